@@ -1,0 +1,1 @@
+"""Runnable studies, tracking, statistics and reports."""

@@ -1,0 +1,116 @@
+"""MLflow: one parent run per compile, one child per iteration, in a sqlite store."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from optimizers import Iteration, SelfTaughtLookahead
+from optimizers.stl import Stage
+from stl_programs import SearchProgram, Tree
+from stl_programs.records import Usage
+from stl_programs.viewer import tree_page
+
+STORE = "sqlite:///mlflow.db"
+
+
+class MlflowCallback:
+    """Logs a compile to MLflow; pass it as SelfTaughtLookahead(callback=...).
+
+    The parent run holds the settings; each child run the data set (`log_input`), the adapter, rows kept and dropped by
+    reason, labels, losses, what every module cost, and one search tree as a page. `log_scores` adds solved rates.
+    Text that could hold a key (environment variables, connection options) is never logged.
+    """
+
+    def __init__(self, *, store: str = STORE, experiment: str = "stl", run_name: str | None = None):
+        self.store, self.experiment, self.run_name = store, experiment, run_name
+        self.parent: str | None = None
+        self.children: dict[int, str] = {}
+
+    def on_start(self, optimizer: SelfTaughtLookahead, program: SearchProgram) -> None:
+        import mlflow
+
+        mlflow.set_tracking_uri(self.store)
+        mlflow.set_experiment(self.experiment)
+        run = mlflow.MlflowClient().create_run(
+            mlflow.get_experiment_by_name(self.experiment).experiment_id, run_name=self.run_name)
+        self.parent = run.info.run_id
+        with mlflow.start_run(run_id=self.parent):
+            mlflow.log_params(_flat(optimizer.settings()))
+            mlflow.log_dict(program.dump_state(), "program.json")
+
+    def on_progress(self, k: int, stage: Stage, done: int, total: int) -> None:
+        """Progress bars are the caller's."""
+
+    def on_iteration(self, iteration: Iteration, program: SearchProgram) -> None:
+        import mlflow
+        import pandas
+
+        manifest, provenance = iteration.dataset.manifest, iteration.provenance
+        with mlflow.start_run(run_id=self.parent), mlflow.start_run(
+                run_name=f"V{iteration.k}", nested=True) as run:
+            self.children[iteration.k] = run.info.run_id
+            mlflow.log_params({"iteration": iteration.k, "adapter": iteration.lm,
+                               "data_sha256": manifest["sha256"], "signature": manifest["signature"]})
+            frame = pandas.DataFrame({
+                "prompt": [row["prompt"][-1]["content"] for row in iteration.dataset.rows],
+                "completion": [row["completion"][0]["content"] for row in iteration.dataset.rows]})
+            mlflow.log_input(mlflow.data.from_pandas(frame, name=f"lookahead-{iteration.k}"), context="training")
+            mlflow.log_dict(manifest, "data/manifest.json")
+            mlflow.log_artifacts(str(iteration.adapter), "adapter")
+            mlflow.log_metrics(_rollout_metrics(iteration) | {
+                "rows_kept": manifest["rows"], "rows_dropped": sum(manifest["dropped"].values()),
+                **{f"dropped/{_safe(why)}": n for why, n in manifest["dropped"].items()},
+                **{f"labels/{_safe(label)}": n for label, n in manifest["labels"].items()},
+                "train_seconds": provenance["train_seconds"]})
+            for name in ("losses", "validation_losses"):
+                for epoch, loss in enumerate(provenance[name]):
+                    mlflow.log_metric(name.removesuffix("es"), loss, step=epoch + 1)
+            trees = [result.tree for result in iteration.rollouts if result.tree]
+            if trees:
+                mlflow.log_text(tree_page(Tree.from_dict(trees[0])), "tree.html")
+
+    def on_end(self, program: SearchProgram) -> None:
+        """Nothing is left open: every run was closed where it was written."""
+
+    def log_scores(self, k: int, scores: dict[str, float]) -> None:
+        """Solved rates of V(k); k = 0 goes to the parent run."""
+        import mlflow
+
+        run = self.children.get(k, self.parent)
+        with mlflow.start_run(run_id=run):
+            mlflow.log_metrics({_safe(name): value for name, value in scores.items()})
+
+    def log_files(self, *files: Path) -> None:
+        import mlflow
+
+        with mlflow.start_run(run_id=self.parent):
+            for file in files:
+                mlflow.log_artifact(str(file))
+
+
+def _rollout_metrics(iteration: Iteration) -> dict[str, float]:
+    metrics: dict[str, float] = {
+        "rollouts": len(iteration.rollouts), "rollouts_failed": sum(r.error is not None for r in iteration.rollouts)}
+    totals: dict[str, Usage] = {}
+    for result in iteration.rollouts:
+        for role, usage in result.usage.items():
+            totals.setdefault(role, Usage()).add(Usage(**usage))
+    for role, total in totals.items():
+        metrics |= {f"rollout/{_safe(role)}/{name}": value for name, value in total.to_dict().items()
+                    if value is not None}
+    return metrics
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {
+            f"{prefix}{name}": json.dumps(value) if isinstance(value, list) else value}
+    return flat
+
+
+def _safe(name: str) -> str:
+    """A metric name that MLflow accepts."""
+    return "".join(c if c.isalnum() or c in "_-./ " else "_" for c in name)[:200]

@@ -1,0 +1,235 @@
+"""Self-Taught Lookahead: Algorithm 1 of the paper as a dspy optimizer."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import dspy
+from dspy.teleprompt import Teleprompter
+
+from optimizers.dataset import Dataset, Filter, build_dataset
+from optimizers.lookahead import LookaheadExample, lookahead
+from optimizers.lora import LoraSettings, train_adapter
+from signatures import Variant, lookahead_variant
+from stl_programs import engine, models
+from stl_programs.engine import TaskResult
+from stl_programs.errors import ModelError, StlError
+from stl_programs.models import base_name
+from stl_programs.records import Task
+from stl_programs.search import BeamSearch, SearchProgram
+from stl_programs.tree import Tree
+from stl_programs.value import Aggregate, Value
+
+Stage = Literal["rollouts", "training"]
+
+
+@dataclass
+class Iteration:
+    """What one iteration did. `adapter` serves V(k) under `lm`."""
+
+    k: int
+    lm: str
+    adapter: Path
+    dataset: Dataset
+    provenance: dict[str, Any]
+    rollouts: list[TaskResult] = field(repr=False)
+
+
+class Callback(Protocol):
+    """Watches a compile. Every method may do nothing."""
+
+    def on_start(self, optimizer: SelfTaughtLookahead, program: SearchProgram) -> None: ...
+    def on_progress(self, k: int, stage: Stage, done: int, total: int) -> None: ...
+    def on_iteration(self, iteration: Iteration, program: SearchProgram) -> None: ...
+    def on_end(self, program: SearchProgram) -> None: ...
+
+
+class SelfTaughtLookahead(Teleprompter):
+    """Improve a program's value model by its own one-step lookahead: no reward, no demonstration.
+
+    Args:
+        iterations: n. tasks_per_iteration: m; the training set is used in order, and again from its start if it is
+            shorter than n * m.
+        run_dir: where rollouts, data and adapters are written. A compile that was cut short goes on from there.
+        rollout_aggregate: of the draws during rollouts; the compiled program keeps its own for evaluation.
+        rollout_samples: draws per state during rollouts; None keeps the program's.
+        expand: look ahead from the "kept" states of a rollout, as the paper does, or from "all" proposed ones.
+        gamma: discount of equation 3.
+        variant: what a tuned value says before its score: lv, lv+tr or lv+tr+r.
+        start: fine-tune every V(k) from the "base" model, as the paper does, or "continue" from V(k-1).
+        merge: keep examples of earlier iterations, the latest label of a state winning (appendix F.4).
+        others_per_top: rows below the top score for each row at it; None keeps all.
+        filters: named predicates that drop examples; see `optimizers.dataset`.
+        terminal_states: also train on the judgements of terminal states.
+        share_judgements: judge a state once per rollout phase, where values do not depend on the task.
+        lora: training settings; the paper's by default.
+        weights: directory of the value model's weights, where the model itself is served elsewhere.
+
+    Example:
+        >>> stl = SelfTaughtLookahead(iterations=2, tasks_per_iteration=50, run_dir="runs/mine")
+        >>> compiled = stl.compile(program, trainset=env.tasks("train"))
+    """
+
+    def __init__(self, *, iterations: int = 1, tasks_per_iteration: int = 50, run_dir: str | Path = "runs/stl",
+                 rollout_aggregate: Aggregate = "median", rollout_samples: int | None = None,
+                 expand: Literal["kept", "all"] = "kept", gamma: float = 1.0, variant: Variant = "lv+tr+r",
+                 start: Literal["base", "continue"] = "base", merge: bool = True,
+                 others_per_top: float | None = None, filters: dict[str, Filter] | None = None,
+                 terminal_states: bool = True, share_judgements: bool = True, lora: LoraSettings | None = None,
+                 weights: str | Path | None = None, concurrency: int = 64, seed: int = 0,
+                 callback: Callback | None = None):
+        super().__init__()
+        if iterations < 1 or tasks_per_iteration < 1:
+            raise ValueError(f"iterations={iterations}, tasks_per_iteration={tasks_per_iteration}: each at least 1")
+        if start not in ("base", "continue"):
+            raise ValueError(f"start={start!r}: choose 'base' or 'continue'")
+        if not 0 < gamma <= 1:
+            raise ValueError(f"gamma={gamma}: a discount is above 0 and at most 1")
+        self.iterations, self.tasks_per_iteration, self.run_dir = iterations, tasks_per_iteration, Path(run_dir)
+        self.rollout_aggregate, self.rollout_samples, self.expand = rollout_aggregate, rollout_samples, expand
+        self.gamma, self.variant, self.start, self.merge = gamma, variant, start, merge
+        self.others_per_top, self.filters, self.terminal_states = others_per_top, filters or {}, terminal_states
+        self.share_judgements, self.lora, self.concurrency = share_judgements, lora or LoraSettings(), concurrency
+        self.weights, self.seed, self.callback = Path(weights) if weights else None, seed, callback
+
+    def compile(self, student: SearchProgram, *, trainset: Sequence[Task | str | dspy.Example],
+                teacher: Any = None, valset: Any = None, **_: Any) -> SearchProgram:
+        """A new program whose value model is V(n); `student` is left as it is.
+
+        Raises StlError (or a child), before any work, for an empty training set or a model that cannot be tuned or
+        reached.
+        """
+        tasks, weights = self._check(student, trainset)
+        if self.callback:
+            self.callback.on_start(self, student)
+        program: SearchProgram = student
+        examples: list[LookaheadExample] = []                       # D
+        adapter: Path | None = None
+        for k in range(1, self.iterations + 1):
+            batch = _take(tasks, (k - 1) * self.tasks_per_iteration, self.tasks_per_iteration)
+            rollouts = self._roll_out(program, batch, k)            # search trees with pi and V(k-1)
+            found, dropped = self._look_ahead(rollouts)             # (s, o_s, y_s) of every visited state
+            dataset = self._filter(student, found, examples, dropped)
+            adapter = self._fine_tune(student, dataset, weights, k, adapter)   # from V(0), or on from V(k-1)
+            examples = dataset.examples if self.merge else []
+            program = self._with_adapter(student, adapter, k)       # the student with V(k)
+            self._report(k, program, adapter, dataset, rollouts)
+        if self.callback:
+            self.callback.on_end(program)
+        return program
+
+    # The steps of an iteration
+
+    def _roll_out(self, program: SearchProgram, tasks: list[Task], k: int) -> list[TaskResult]:
+        roller = program.deepcopy()
+        roller.value.aggregate = self.rollout_aggregate
+        roller.value.samples = self.rollout_samples or roller.value.samples
+        if isinstance(roller, BeamSearch):
+            roller.expand_what = self.expand
+
+        def progress(done: int, total: int, _: TaskResult) -> None:
+            if self.callback:
+                self.callback.on_progress(k, "rollouts", done, total)
+
+        results = engine.run_sync(engine.run_tasks(
+            roller, tasks, seed=self.seed + 1000 * k, concurrency=self.concurrency, progress=progress,
+            journal=self.run_dir / f"rollouts-{k}.jsonl", fingerprint={"program": roller.dump_state()},
+            share_judgements=self.share_judgements and program.environment.task_free_values, keep_trees=True))
+        failed = [result for result in results if result.error]
+        if len(failed) == len(results):
+            raise StlError(f"all {len(failed)} rollouts failed; the first: {failed[0].error}")
+        return results
+
+    def _look_ahead(self, rollouts: list[TaskResult]) -> tuple[list[LookaheadExample], Counter[str]]:
+        trees = [Tree.from_dict(result.tree) for result in rollouts if result.tree]
+        return lookahead(trees, gamma=self.gamma, terminal_states=self.terminal_states, seed=self.seed)
+
+    def _filter(self, student: SearchProgram, found: list[LookaheadExample], earlier: list[LookaheadExample],
+                dropped: Counter[str]) -> Dataset:
+        environment = student.environment
+        return build_dataset(
+            found, environment.lookahead_signature, models.load(student.value.lm).prompt_format,
+            student.value.scale or environment.scale, variant=self.variant, earlier=earlier, filters=self.filters,
+            others_per_top=self.others_per_top, seed=self.seed, dropped=dropped)
+
+    def _fine_tune(self, student: SearchProgram, dataset: Dataset, weights: Path, k: int,
+                   previous: Path | None) -> Path:
+        dataset.save(self.run_dir / f"data-{k}")
+        out = self.run_dir / f"adapter-{k}"
+
+        def progress(step: int, steps: int) -> None:
+            if self.callback:
+                self.callback.on_progress(k, "training", step, steps)
+
+        train_adapter(dataset, weights, out, self.lora, seed=self.seed + k, progress=progress,
+                      continue_from=previous if self.start == "continue" else None,
+                      provenance={"base": base_name(str(student.value.lm)), "iteration": k})
+        return out
+
+    def _with_adapter(self, student: SearchProgram, adapter: Path, k: int) -> SearchProgram:
+        from stl_programs.adapters import adapter_hash
+
+        name = f"{base_name(str(student.value.lm))}@value-v{k}-{adapter_hash(adapter)[:10]}"
+        models.register_adapter(name, adapter)
+        program = student.deepcopy()
+        old: Value = student.value
+        program.value = Value(
+            lookahead_variant(student.environment.lookahead_signature, self.variant), name, samples=old.samples,
+            aggregate=old.aggregate, scale=old.scale, temperature=old.temperature, max_tokens=old.max_tokens)
+        return program
+
+    def _report(self, k: int, program: SearchProgram, adapter: Path, dataset: Dataset,
+                rollouts: list[TaskResult]) -> None:
+        if self.callback:
+            provenance = json.loads((adapter / "provenance.json").read_text())
+            self.callback.on_iteration(Iteration(k, program.value.lm, adapter, dataset, provenance, rollouts), program)
+
+    def _check(self, student: SearchProgram,
+               trainset: Sequence[Task | str | dspy.Example]) -> tuple[list[Task], Path]:
+        if not trainset:
+            raise StlError("the training set is empty; pass at least one task")
+        if not isinstance(student.value, Value) or not isinstance(student.value.lm, str):
+            raise ModelError(f"the program's value is {type(student.value).__name__}; STL tunes a Value whose lm is a "
+                             "LiteLLM string")
+        model = models.load(base_name(student.value.lm))
+        weights = self.weights or model.weights()
+        if weights is None:
+            raise ModelError(f"{model.name} cannot be tuned from here; pass weights=DIRECTORY with the model's "
+                             "config, safetensors and tokenizer")
+        if not (weights / "config.json").is_file():
+            raise ModelError(f"weights={str(weights)!r} is no model directory: it has no config.json")
+        student.check()
+        return [_task(student, entry) for entry in trainset], weights
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that shapes the result, JSON-ready."""
+        names = ("iterations", "tasks_per_iteration", "rollout_aggregate", "rollout_samples", "expand", "gamma",
+                 "variant", "start", "merge", "others_per_top", "terminal_states", "share_judgements", "seed")
+        return {name: getattr(self, name) for name in names} | {
+            "filters": sorted(self.filters), "lora": asdict(self.lora)}
+
+
+def _task(student: SearchProgram, entry: Task | str | dspy.Example) -> Task:
+    if isinstance(entry, Task):
+        return entry
+    return student.environment.task(entry if isinstance(entry, str) else entry.task)
+
+
+def _take(tasks: list[Task], start: int, count: int) -> list[Task]:
+    """`count` distinct tasks from `start` on, wrapping round."""
+    count = min(count, len(tasks))
+    return [tasks[(start + i) % len(tasks)] for i in range(count)]
+
+
+def shuffled(tasks: Sequence[Task], seed: int) -> list[Task]:
+    """The tasks in an order that depends on `seed` alone."""
+    order = list(tasks)
+    random.Random(seed).shuffle(order)
+    return order
+

@@ -1,0 +1,98 @@
+"""Models by their LiteLLM string.
+
+    embedded/game24             a small model that ships with the package
+    openai/gpt-4o               anything that LiteLLM knows
+    hosted_vllm/NAME            an OpenAI-compatible server at HOSTED_VLLM_API_BASE
+    embedded/game24@value-v1    a LoRA adapter, by the version that it was registered under
+
+An adapter is a version of a name, never new weights under an old one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stl_programs.errors import AdapterError, ModelError
+from stl_programs.models.base import Completions, Messages, Model
+
+if TYPE_CHECKING:
+    import dspy
+
+__all__ = ["Completions", "Messages", "Model", "base_name", "load", "register_adapter"]
+
+EMBEDDED = Path(__file__).parent / "embedded"
+_bases: dict[str, Model] = {}
+_adapters: dict[str, Path] = {}
+
+
+def base_name(name: str) -> str:
+    """`embedded/game24@value-v1` -> `embedded/game24`."""
+    return name.partition("@")[0]
+
+
+def load(lm: str | dspy.BaseLM) -> Model:
+    """The model behind a LiteLLM string or a dspy LM. Raises ModelError for a string that names none."""
+    if not isinstance(lm, str):
+        from stl_programs.models.remote import DspyModel, RemoteModel
+
+        return RemoteModel.from_lm(lm) if RemoteModel.handles(lm) else DspyModel(lm)
+    if "/" not in lm:
+        raise ModelError(f"{lm!r} names no provider; write PROVIDER/MODEL, like openai/gpt-4o or embedded/game24")
+    if "@" in lm and lm not in _adapters:
+        raise AdapterError(f"{lm!r} is not registered in this process; load the program that carries it, or call "
+                           f"register_adapter({lm!r}, DIRECTORY)")
+    base = base_name(lm)
+    if base not in _bases:
+        _bases[base] = _open(base)
+    return _Tuned(_bases[base], lm) if "@" in lm else _bases[base]
+
+
+def _open(name: str) -> Model:
+    provider, _, rest = name.partition("/")
+    if provider == "embedded":
+        directory = EMBEDDED / rest
+        if not (directory / "config.json").is_file():
+            known = ", ".join(f"embedded/{p.parent.name}" for p in sorted(EMBEDDED.glob("*/config.json")))
+            raise ModelError(f"there is no embedded model {rest!r}; there is {known or 'none'}")
+        from stl_programs.models.in_process import InProcessModel
+
+        return InProcessModel(name, directory)
+    from stl_programs.models.remote import RemoteModel
+
+    return RemoteModel(name)
+
+
+def register_adapter(name: str, path: str | Path) -> None:
+    """Serve the adapter directory `path` as `name` (BASE@VERSION) from now on.
+
+    Raises AdapterError where the name is taken by another directory or the adapter belongs to another base.
+    """
+    path = Path(path).resolve()
+    if "@" not in name:
+        raise AdapterError(f"{name!r} has no version; name an adapter BASE@VERSION")
+    if _adapters.get(name, path) != path:
+        raise AdapterError(f"{name!r} is already the adapter at {_adapters[name]}; give new weights a new version")
+    if name not in _adapters:
+        load(base_name(name)).load_adapter(name, path)
+        _adapters[name] = path
+
+
+class _Tuned:
+    """A base model answering with one of its adapters."""
+
+    def __init__(self, base: Model, name: str):
+        self.base, self.name = base, name
+        self.prompt_format = base.prompt_format
+        self.check, self.weights, self.load_adapter = base.check, base.weights, base.load_adapter
+
+    async def complete(self, messages, seeds, *, temperature, max_tokens) -> Completions:
+        return await self.base.complete(messages, seeds, temperature=temperature, max_tokens=max_tokens,
+                                        adapter=self.name)  # type: ignore[call-arg]
+
+
+def adapter_path(name: str) -> Path:
+    """The directory behind a registered adapter name."""
+    if name not in _adapters:
+        raise AdapterError(f"{name!r} is not registered in this process")
+    return _adapters[name]

@@ -1,0 +1,116 @@
+"""Prompt formats as dspy adapters: how a signature becomes messages, and a reply becomes fields.
+
+A model is trained and served in one format only; both sides call the same class.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import dspy
+from dspy.adapters.utils import parse_value
+from dspy.utils.exceptions import AdapterParseError
+
+from signatures import NO_ACTION
+
+
+def _is_lookahead(signature: type[dspy.Signature]) -> bool:
+    return {"best_action", "next_state", "rationale", "score"} <= set(signature.output_fields)
+
+
+class CompactFormat(dspy.ChatAdapter):
+    """One word for the call, the state, and output fields divided by ` | `: for models of few tokens.
+
+    Example:
+        user `value 4 6`, assistant `4 * 6 = 24 -> 24 . end | sure`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(use_json_adapter_fallback=False)
+
+    def format(self, signature: type[dspy.Signature], demos: list[dict[str, Any]],
+               inputs: dict[str, Any]) -> list[dict[str, Any]]:
+        outputs = set(signature.output_fields)
+        word = "moves" if "actions" in outputs else "value" if outputs == {"rationale", "score"} else "lookahead"
+        return [{"role": "user", "content": f"{word} {inputs['state']}"}]
+
+    def format_assistant_message_content(self, signature: type[dspy.Signature], outputs: dict[str, Any],
+                                         missing_field_message: str | None = None) -> str:
+        parts = (outputs[name] for name in signature.output_fields)
+        return " | ".join(" ; ".join(part) if isinstance(part, list) else str(part) for part in parts)
+
+    def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
+        parts = [part.strip() for part in completion.split("|")]
+        names = list(signature.output_fields)
+        if len(parts) != len(names) or not all(parts):
+            raise AdapterParseError("CompactFormat", signature, completion,
+                                    message=f"{len(parts)} parts where {len(names)} belong")
+        return {name: [item.strip() for item in part.split(";")]
+                if signature.output_fields[name].annotation == list[str] else part
+                for name, part in zip(names, parts, strict=True)}
+
+
+class LookaheadFormat(dspy.ChatAdapter):
+    """ChatAdapter, but Lookahead replies in the sentences that the paper trains on (figure 11).
+
+    The parser reads the authors' released training data. A reply without exactly one score phrase, or with fields
+    missing, does not parse.
+    """
+
+    SCORE = "Thus the correctness score is"
+
+    def __init__(self) -> None:
+        super().__init__(use_json_adapter_fallback=False)
+
+    def format(self, signature: type[dspy.Signature], demos: list[dict[str, Any]],
+               inputs: dict[str, Any]) -> list[dict[str, Any]]:
+        if not _is_lookahead(signature):
+            return super().format(signature, demos, inputs)
+        lines = [signature.instructions, ""]
+        lines += [f"{name.replace('_', ' ').capitalize()}:\n{inputs[name]}" for name in signature.input_fields]
+        return [{"role": "user", "content": "\n".join(lines)}]
+
+    def format_assistant_message_content(self, signature: type[dspy.Signature], outputs: dict[str, Any],
+                                         missing_field_message: str | None = None) -> str:
+        if not _is_lookahead(signature):
+            return super().format_assistant_message_content(signature, outputs, missing_field_message)
+        score = f"{self.SCORE} {outputs['score']}."
+        if outputs["best_action"] == NO_ACTION:
+            return ("I will evaluate the terminal state:\n"
+                    f"Reflection of the Terminal State: {outputs['rationale']}\n{score}")
+        return ("I will evaluate the best successor state from the current state:\n"
+                f"Best Next Action: {outputs['best_action']}\n"
+                f"Observation of Best Successor State: {outputs['next_state']}\n"
+                f"Reflection of the Best Successor State: {outputs['rationale']}\n{score}")
+
+    _TERMINAL = re.compile(r"\s*I will evaluate the terminal state:\s*"
+                           r"Reflection of the Terminal State:(?P<rationale>.*)", re.S)
+    _SUCCESSOR = re.compile(r"\s*I will evaluate the best successor state from the current state:\s*"
+                            r"Best Next Action:(?P<best_action>.*?)\n"
+                            r"\s*Observation of Best Successor State:(?P<next_state>.*?)\n"
+                            r"\s*Reflection of the Best Successor State:(?P<rationale>.*)", re.S)
+
+    def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
+        if not _is_lookahead(signature):
+            return super().parse(signature, completion)
+        body, *scores = completion.split(self.SCORE)
+        if len(scores) != 1:
+            raise AdapterParseError("LookaheadFormat", signature, completion,
+                                    message=f"{len(scores)} score phrases where 1 belongs")
+        terminal, successor = self._TERMINAL.fullmatch(body), self._SUCCESSOR.fullmatch(body)
+        if terminal:
+            fields = {"best_action": NO_ACTION, "next_state": NO_ACTION, "rationale": terminal["rationale"]}
+        elif successor:
+            fields = successor.groupdict()
+        else:
+            raise AdapterParseError("LookaheadFormat", signature, completion, message="sentences of the format missing")
+        fields = {name: text.strip() for name, text in fields.items()}
+        fields["score"] = scores[0].strip().removesuffix(".")
+        if not all(fields.values()):
+            raise AdapterParseError("LookaheadFormat", signature, completion, message="an empty field")
+        return {name: parse_value(fields[name], field.annotation) for name, field in signature.output_fields.items()}
+
+
+FORMATS: dict[str, type[dspy.ChatAdapter]] = {"compact": CompactFormat, "lookahead": LookaheadFormat}
+"""Formats by the name that a model directory or an adapter's provenance records."""

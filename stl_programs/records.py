@@ -1,0 +1,102 @@
+"""The nouns of a search as frozen records, units and shapes beside the fields."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Task:
+    """One problem to solve. `id` is unique within its environment; `text` is what models read."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True)
+class State:
+    """A point of a search. Immutable: it carries its own history.
+
+    `key` is canonical: two states with equal keys are worth the same. `text` is what models read.
+    `data` is the environment's own immutable payload.
+    """
+
+    text: str
+    key: Hashable
+    history: tuple[str, ...] = ()
+    terminal: bool = False
+    data: Any = field(default=None, compare=False, repr=False)
+
+    @property
+    def trajectory(self) -> str:
+        """The actions so far, one a line."""
+        return "\n".join(self.history)
+
+
+@dataclass(frozen=True)
+class Action:
+    """A step that can be taken. Irreversible ones are never taken during search."""
+
+    text: str
+    irreversible: bool = False
+
+
+@dataclass(frozen=True)
+class Transition:
+    """T(s, a): the next state, whether the task ended there, and what was observed."""
+
+    state: State
+    terminated: bool = False
+    truncated: bool = False
+    observation: str = ""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One draw of a value model. `score` None means missing, and `missing` says why."""
+
+    score: float | None
+    rationale: str = ""
+    missing: str | None = None
+
+
+@dataclass(frozen=True)
+class ValueEstimate:
+    """V(s): the aggregate of the draws that parsed, on the scale of the environment; None when none did.
+
+    `rationale` is that of the draw nearest the aggregate (see `stl_programs.value.aggregate`).
+    """
+
+    score: float | None
+    rationale: str = ""
+    samples: tuple[Sample, ...] = ()
+
+    @property
+    def missing(self) -> bool:
+        return self.score is None
+
+
+@dataclass
+class Usage:
+    """What calls cost. Tokens are counted per draw for completions and once per call for prompts."""
+
+    calls: int = 0
+    samples: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+    dollars: float | None = 0.0
+    """None once a call's price is unknown: unknown is not free."""
+    parse_failures: int = 0
+    out_of_range: int = 0
+
+    def add(self, other: Usage) -> None:
+        for name in ("calls", "samples", "prompt_tokens", "completion_tokens", "seconds", "parse_failures",
+                     "out_of_range"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.dollars = None if self.dollars is None or other.dollars is None else self.dollars + other.dollars
+
+    def to_dict(self) -> dict[str, Any]:
+        return dict(vars(self))

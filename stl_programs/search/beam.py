@@ -1,0 +1,53 @@
+"""Beam search: the breadth-first search of Tree of Thoughts, as the paper uses it on Game of 24."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Literal
+
+import dspy
+
+from stl_programs.environments.base import Environment
+from stl_programs.records import Task
+from stl_programs.search.base import Found, SearchProgram, distinct
+from stl_programs.tree import Node, Tree
+
+
+class BeamSearch(SearchProgram):
+    """Expand `width` states a level, judge all successors, keep the best `width` distinct ones.
+
+    The answer is the best finished leaf by the program's own value. `expand="all"` also expands and judges
+    the successors of states that were not kept: more to learn from, the same beam.
+
+    Example:
+        >>> BeamSearch(env, LegalMoves(), Value(env.value_signature, "embedded/game24"), width=5)(task="4 5 6 10")
+    """
+
+    settings = ("width", "expand_what")
+
+    def __init__(self, environment: Environment, policy: dspy.Module, value: dspy.Module, *, width: int = 5,
+                 expand: Literal["kept", "all"] = "kept", **options: Any):
+        super().__init__(environment, policy, value, **options)
+        if width < 1:
+            raise ValueError(f"width={width}: a beam keeps at least 1 state")
+        if expand not in ("kept", "all"):
+            raise ValueError(f"expand={expand!r}: choose 'kept' or 'all'")
+        self.width, self.expand_what = width, expand
+
+    async def search(self, task: Task) -> Found:
+        tree = Tree(task, self.environment.reset(task))
+        beam, level, leaves = [tree.root], [tree.root], list[Node]()
+        for _ in range(self.environment.max_depth):
+            grow = distinct([*beam, *level]) if self.expand_what == "all" else beam
+            families = await asyncio.gather(*(self.expand(tree, node) for node in grow))
+            level = [child for family in families for child in family]
+            of_beam = [child for node in beam for child in tree.children(node)]
+            if not of_beam:
+                break
+            kept = self.best(tree, of_beam, self.width)
+            for node in kept:
+                node.kept = True
+            leaves += [node for node in kept if node.state.terminal]
+            beam = [node for node in kept if not node.state.terminal]
+        [leaf] = self.best(tree, leaves or beam, 1)
+        return Found(tree, leaf, self.environment.answer(task, leaf.state))

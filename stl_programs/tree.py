@@ -1,0 +1,107 @@
+"""The search tree: plain data, written by searches, read by lookahead, viewers and replays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from stl_programs.records import Sample, State, Task, ValueEstimate
+
+
+@dataclass
+class Node:
+    """One visited or proposed state. `kept` marks states that the search went on from."""
+
+    id: int
+    parent: int | None
+    action: str | None
+    state: State
+    depth: int
+    estimate: ValueEstimate | None = None
+    children: list[int] = field(default_factory=list)
+    expanded: bool = False
+    kept: bool = False
+
+
+class Tree:
+    """All states of one search for one task; `nodes[i].id == i`, the root is node 0."""
+
+    def __init__(self, task: Task, root: State):
+        self.task = task
+        self.nodes = [Node(0, None, None, root, 0, kept=True)]
+
+    @property
+    def root(self) -> Node:
+        return self.nodes[0]
+
+    def add(self, parent: Node, action: str, state: State) -> Node:
+        node = Node(len(self.nodes), parent.id, action, state, parent.depth + 1)
+        self.nodes.append(node)
+        parent.children.append(node.id)
+        return node
+
+    def children(self, node: Node) -> list[Node]:
+        return [self.nodes[i] for i in node.children]
+
+    def path(self, node: Node) -> list[Node]:
+        """From the root to `node`, both included."""
+        path = [node]
+        while path[-1].parent is not None:
+            path.append(self.nodes[path[-1].parent])
+        return path[::-1]
+
+    def expanded(self) -> Iterator[Node]:
+        return (node for node in self.nodes if node.expanded)
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; the states' payloads are left out and rebuilt by replay where they are needed."""
+        return {"task": self.task.text, "nodes": [
+            {"id": n.id, "parent": n.parent, "action": n.action, "state": n.state.text, "key": n.state.key,
+             "terminal": n.state.terminal, "expanded": n.expanded, "kept": n.kept,
+             "value": None if n.estimate is None else {
+                 "score": n.estimate.score, "rationale": n.estimate.rationale,
+                 "samples": [[s.score, s.rationale, s.missing] for s in n.estimate.samples]}}
+            for n in self.nodes]}
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> Tree:
+        """The inverse of `to_dict`, without the states' payloads."""
+        task = Task(record["task"], record["task"])
+        tree: Tree | None = None
+        for row in record["nodes"]:
+            if tree is None:
+                tree = cls(task, State(row["state"], row["key"], terminal=row["terminal"]))
+                node = tree.root
+            else:
+                parent = tree.nodes[row["parent"]]
+                history = (*parent.state.history, row["action"])
+                node = tree.add(parent, row["action"], State(row["state"], row["key"], history, row["terminal"]))
+            node.expanded, node.kept = row["expanded"], row["kept"]
+            if row["value"] is not None:
+                value = row["value"]
+                node.estimate = ValueEstimate(value["score"], value["rationale"],
+                                              tuple(Sample(*sample) for sample in value["samples"]))
+        if tree is None:
+            raise ValueError("a tree record without nodes")
+        return tree
+
+    def render(self, only_kept: bool = True) -> str:
+        """The tree as indented text, one state a line, best first."""
+        lines: list[str] = []
+
+        def visit(node: Node) -> None:
+            worth = "" if node.estimate is None else (
+                " ?" if node.estimate.score is None else f" {node.estimate.score:g}")
+            action = f"{node.action}  ->  " if node.action else ""
+            lines.append(f"{'  ' * node.depth}{'*' if node.kept else ' '} {action}{node.state.text}{worth}")
+            children = [c for c in self.children(node) if c.kept or not only_kept]
+            for child in sorted(children, key=lambda c: -1e9 if c.estimate is None or c.estimate.score is None
+                                else c.estimate.score, reverse=True):
+                visit(child)
+
+        visit(self.root)
+        return "\n".join(lines)

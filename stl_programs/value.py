@@ -1,0 +1,121 @@
+"""Values: how good a state is (equation 2 of the paper). The sole owner of parsing, scale and sample aggregation."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import dspy
+
+from signatures import NO_ACTION, Scale, lookahead_variant_of, signature_version
+from stl_programs import engine
+from stl_programs.environments.base import Environment
+from stl_programs.models import load
+from stl_programs.models.calls import Draw, draw
+from stl_programs.policy import _resolve, model_name
+from stl_programs.records import Sample, State, Task, ValueEstimate
+
+Aggregate = Literal["median", "mean", "max"]
+Information = Literal["reward-free", "reward-guided"]
+
+
+class Value(dspy.Module):
+    """V(s) by a language model: several draws, each parsed by itself, aggregated.
+
+    Args:
+        signature: outputs `rationale` and `score`; a tuned value's signature also `best_action` and `next_state`.
+        lm: a LiteLLM string or a dspy LM; None uses dspy.settings.lm.
+        scale: how score words become numbers; the environment's by default.
+        samples: draws per state. aggregate: of the draws that parsed; a state without any is missing.
+    """
+
+    information: Information = "reward-free"
+
+    def __init__(self, signature: type[dspy.Signature], lm: str | dspy.BaseLM | None = None, *, samples: int = 3,
+                 aggregate: Aggregate = "median", scale: Scale | None = None, temperature: float = 1.0,
+                 max_tokens: int = 512):
+        super().__init__()
+        if samples < 1:
+            raise ValueError(f"samples={samples}: a value needs at least 1 draw")
+        if aggregate not in ("median", "mean", "max"):
+            raise ValueError(f"aggregate={aggregate!r}: choose median, mean or max")
+        self.predict = dspy.Predict(signature)
+        self.lm, self.samples, self.aggregate, self.scale = lm, samples, aggregate, scale
+        self.temperature, self.max_tokens = temperature, max_tokens
+
+    async def aforward(self, environment: Environment, task: Task, state: State) -> ValueEstimate:
+        """The estimate of one state; the same state asked twice within one scope is judged once."""
+        model = load(_resolve(self.lm))
+        key = (model.name, signature_version(self.predict.signature), self.samples, self.aggregate, state.key)
+        return await engine.context().once(key, lambda: self._judge(environment, task, state, model))
+
+    async def _judge(self, environment: Environment, task: Task, state: State, model: Any) -> ValueEstimate:
+        fields = {"task": task.text, "trajectory": state.trajectory, "state": state.text}
+        inputs = {name: fields[name] for name in self.predict.signature.input_fields}
+        seeds = [engine.context().draw_seed("value", model.name, state.key, i) for i in range(self.samples)]
+        draws = await draw("value", model, self.predict, inputs, seeds, temperature=self.temperature,
+                           max_tokens=self.max_tokens)
+        scale = self.scale or environment.scale
+        return aggregate([read_sample(d, scale) for d in draws], self.aggregate)
+
+    def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
+        return {"kind": "Value", "lm": model_name(self.lm), "samples": self.samples, "aggregate": self.aggregate,
+                "temperature": self.temperature, "max_tokens": self.max_tokens,
+                "variant": lookahead_variant_of(self.predict.signature),
+                "signature": signature_version(self.predict.signature),
+                "demos": [dict(demo) for demo in self.predict.demos]}
+
+
+def read_sample(reply: Draw, scale: Scale) -> Sample:
+    """One draw as a sample. A tuned value's rationale is "action -> next state . rationale" (equation 6)."""
+    if reply.fields is None:
+        return Sample(None, missing=reply.missing)
+    score = scale.parse(str(reply.fields["score"]))
+    rationale = str(reply.fields.get("rationale", ""))
+    action = reply.fields.get("best_action", NO_ACTION)
+    if action != NO_ACTION:
+        rationale = f"{action} -> {reply.fields['next_state']} . {rationale}"
+    if score is None:
+        return Sample(None, rationale, f"score {reply.fields['score']!r} is not on the scale")
+    return Sample(score, rationale)
+
+
+def aggregate(samples: Sequence[Sample], how: Aggregate) -> ValueEstimate:
+    """One estimate from several draws, over those that parsed.
+
+    The median is the upper one. The rationale is that of the median draw, or of the best one for "max".
+    """
+    parsed = sorted((s for s in samples if s.score is not None), key=lambda s: s.score or 0.0)
+    if not parsed:
+        return ValueEstimate(None, samples=tuple(samples))
+    scores = [s.score or 0.0 for s in parsed]
+    if how == "max":
+        return ValueEstimate(scores[-1], parsed[-1].rationale, tuple(samples))
+    middle = parsed[len(parsed) // 2]
+    score = middle.score if how == "median" else statistics.fmean(scores)
+    return ValueEstimate(score, middle.rationale, tuple(samples))
+
+
+class Uniform(dspy.Module):
+    """Every state is worth the same; calls no model. The floor of every table."""
+
+    information: Information = "reward-free"
+
+    async def aforward(self, environment: Environment, task: Task, state: State) -> ValueEstimate:
+        return ValueEstimate(0.0)
+
+    def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
+        return {"kind": "Uniform"}
+
+
+class Oracle(dspy.Module):
+    """The environment's exact value. Reward-guided: the ceiling of every table, never part of training."""
+
+    information: Information = "reward-guided"
+
+    async def aforward(self, environment: Environment, task: Task, state: State) -> ValueEstimate:
+        return ValueEstimate(environment.oracle_value(state))
+
+    def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
+        return {"kind": "Oracle"}

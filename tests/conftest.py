@@ -1,0 +1,64 @@
+"""Shared parts: the environment, the published list where it is on this disk, and scripted modules."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import dspy
+import pytest
+
+from stl_programs import GameOf24
+from stl_programs.environments.game24 import solvable
+from stl_programs.records import Sample, ValueEstimate
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+DATA = Path(os.environ.get("STL_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def env() -> GameOf24:
+    return GameOf24()
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    if not DATA.is_dir():
+        pytest.skip(f"no data at {DATA}; set STL_DATA")
+    return DATA
+
+
+@pytest.fixture(scope="session")
+def published(data: Path) -> GameOf24:
+    return GameOf24(data / "game24" / "24.csv")
+
+
+class ScriptedValue(dspy.Module):
+    """Judges by a table of state texts; any other state is worth `default`. Records what it was asked."""
+
+    information = "reward-free"
+
+    def __init__(self, scores: dict[str, float | None], default: float | None = 0.001):
+        super().__init__()
+        self.scores, self.default = scores, default
+        self.asked: list[str] = []
+
+    async def aforward(self, environment, task, state) -> ValueEstimate:
+        self.asked.append(state.text)
+        score = self.scores.get(state.text, self.default)
+        return ValueEstimate(score, f"because {state.text}", (Sample(score),))
+
+    def dump_state(self, json_mode: bool = True):
+        return {"kind": "ScriptedValue"}
+
+
+class ExactValue(ScriptedValue):
+    """Right about every state, with a play-out for a rationale; reward-free for the tests' purposes."""
+
+    def __init__(self):
+        super().__init__({})
+
+    async def aforward(self, environment, task, state) -> ValueEstimate:
+        self.asked.append(state.text)
+        score = 20.0 if solvable(state.data) else 0.001
+        return ValueEstimate(score, "end", (Sample(score, "end"),))
