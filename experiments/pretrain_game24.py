@@ -223,7 +223,7 @@ def build(sequences: Sequences, width: int, layers: int, heads: int, feed_forwar
     word = sequences.word
     config = LlamaConfig(
         vocab_size=len(sequences.tokens), hidden_size=width, intermediate_size=feed_forward, num_hidden_layers=layers,
-        num_attention_heads=heads, num_key_value_heads=heads, head_dim=32, max_position_embeddings=128,
+        num_attention_heads=heads, num_key_value_heads=heads, head_dim=32, max_position_embeddings=64,
         tie_word_embeddings=False, pad_token_id=word["<pad>"], bos_token_id=None, eos_token_id=word["<|end|>"],
         attention_bias=False, rope_theta=10000.0)
     model = LlamaForCausalLM(config)
@@ -320,6 +320,9 @@ def save(model, sequences: Sequences, out: Path, record: dict) -> None:
         tokenizer_object=backend, unk_token="<unk>", pad_token="<pad>", eos_token="<|end|>",
         clean_up_tokenization_spaces=False, chat_template=CHAT_TEMPLATE)
     out.mkdir(parents=True, exist_ok=True)
+    with torch.no_grad():  # a word that no training sequence held starts as the word nearest in use
+        embedding = model.model.embed_tokens.weight
+        embedding[sequences.word["lookahead"]] = embedding[sequences.word["value"]]
     model.half().save_pretrained(out)
     tokenizer.save_pretrained(out)
     (out / "stl_programs.json").write_text(json.dumps({"prompt_format": "compact"}) + "\n")

@@ -65,7 +65,8 @@ def build_dataset(
     Args:
         earlier: examples of earlier iterations; the latest label of a state wins (appendix F.4).
         filters: named predicates besides "malformed", which is always on: what the format cannot say and read back.
-        others_per_top: at most this many rows below the top score for each row at it; None keeps all.
+        others_per_top: at most this many rows below the top score for each row at it; None keeps all. Terminal states
+            are few and all kept.
         validation_share: share of *tasks* whose rows are held out to watch the loss.
 
     The manifest names every dropped row's reason. Raises ValueError when no row is left.
@@ -73,18 +74,17 @@ def build_dataset(
     dropped = Counter(dropped or {})
     signature = lookahead_variant(signature, variant)
     merged: dict[str, LookaheadExample] = {}
-    total = 0
-    for example in (*earlier, *examples):
-        total += 1
-        if reason := _reason(example, scale, signature, format_, filters or {}):
+    everything = [*earlier, *examples]
+    for example in reversed(everything):
+        if example.key in merged:
+            dropped["a newer label of the same state"] += 1
+        elif reason := _reason(example, scale, signature, format_, filters or {}):
             dropped[reason] += 1
-            continue
-        if merged.pop(example.key, None) is not None:
-            dropped["an older label of the same state"] += 1
-        merged[example.key] = example
-    kept = _balance(list(merged.values()), scale, others_per_top, dropped, seed)
+        else:
+            merged[example.key] = example
+    kept = _balance(list(merged.values())[::-1], scale, others_per_top, dropped, seed)
     if not kept:
-        raise ValueError(f"no training row is left of {total} examples: "
+        raise ValueError(f"no training row is left of {len(everything)} examples: "
                          f"{dict(dropped) or 'no state was expanded'}; look at the rollouts or loosen the filters")
     held_out = _held_out_tasks(kept, validation_share, seed)
     rows: list[dict[str, Any]] = []
@@ -92,7 +92,7 @@ def build_dataset(
     for example in kept:
         (validation if example.task in held_out else rows).append(_row(example, scale, signature, format_))
     manifest = {
-        "rows": len(rows), "validation_rows": len(validation), "examples": total, "dropped": dict(dropped),
+        "rows": len(rows), "validation_rows": len(validation), "examples": len(everything), "dropped": dict(dropped),
         "labels": dict(Counter(scale.render(e.target) for e in kept)),
         "depths": {str(d): n for d, n in sorted(Counter(e.depth for e in kept).items())},
         "tasks": len({e.task for e in kept}), "variant": variant, "signature": signature_version(signature),
@@ -136,13 +136,14 @@ def _balance(examples: list[LookaheadExample], scale: Scale, others_per_top: flo
     if others_per_top is None:
         return examples
     top = scale.render(scale.top)
-    others = [e for e in examples if scale.render(e.target) != top]
-    room = round(others_per_top * (len(examples) - len(others)))
+    others = [e for e in examples if not e.terminal and scale.render(e.target) != top]
+    room = round(others_per_top * sum(scale.render(e.target) == top for e in examples))
     if len(others) <= room:
         return examples
     chosen = {e.key for e in random.Random(seed).sample(others, room)}
     dropped[f"balance: more than {others_per_top:g} others per {top} row"] += len(others) - room
-    return [e for e in examples if scale.render(e.target) == top or e.key in chosen]
+    left_out = {e.key for e in others} - chosen
+    return [e for e in examples if e.key not in left_out]
 
 
 def _held_out_tasks(examples: list[LookaheadExample], share: float, seed: int) -> set[str]:

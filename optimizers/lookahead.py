@@ -48,7 +48,9 @@ def lookahead(trees: Iterable[Tree], *, gamma: float = 1.0, terminal_states: boo
     for tree in trees:
         rng = random.Random(f"{seed}/{tree.task.id}")
         for node in tree.nodes:
-            if node.expanded:
+            if node.estimate is not None and node.estimate.missing:
+                dropped["the state itself could not be judged"] += 1
+            elif node.expanded:
                 best = _best_successor(tree, node, rng)
                 if best is None or best.estimate is None or best.estimate.score is None:
                     dropped["no successor with an estimate"] += 1
@@ -56,9 +58,7 @@ def lookahead(trees: Iterable[Tree], *, gamma: float = 1.0, terminal_states: boo
                     examples.append(_example(tree, node, best.action or "", best.state.text, best.state.key,
                                              best.estimate.rationale, gamma * best.estimate.score))
             elif node.state.terminal and terminal_states:
-                if node.estimate is None or node.estimate.score is None:
-                    dropped["terminal state without an estimate"] += 1
-                else:
+                if node.estimate is not None and node.estimate.score is not None:
                     examples.append(_example(tree, node, NO_ACTION, NO_ACTION, NO_ACTION, node.estimate.rationale,
                                              node.estimate.score))
     return examples, dropped

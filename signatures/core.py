@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cache
 from typing import Literal
 
 import dspy
@@ -79,6 +80,7 @@ def lookahead_variant_of(signature: type[dspy.Signature]) -> Variant | None:
     return next((variant for variant, fields in _VARIANT_FIELDS.items() if fields == outputs), None)
 
 
+@cache
 def signature_version(signature: type[dspy.Signature]) -> str:
     """Twelve hex digits over instructions, field names, types and descriptions: new words, new version."""
     fields = [(name, str(field.annotation), (field.json_schema_extra or {}).get("desc"))

@@ -21,8 +21,7 @@ class LegalMoves(dspy.Module):
     """Every legal action that is not irreversible; calls no model."""
 
     async def aforward(self, environment: Environment, task: Task, state: State) -> list[Proposal]:
-        return [(action, environment.step(state, action)) for action in environment.legal_actions(state)
-                if not action.irreversible]
+        return environment.successors(state)
 
     def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
         return {"kind": "LegalMoves"}

@@ -53,6 +53,10 @@ class Environment(ABC):
     def legal_actions(self, state: State) -> list[Action]:
         """Every action of a state where they can be listed, one per distinct next state."""
 
+    def successors(self, state: State) -> list[tuple[Action, Transition]]:
+        """Every legal action that is not irreversible, with what it leads to."""
+        return [(action, self.step(state, action)) for action in self.legal_actions(state) if not action.irreversible]
+
     @abstractmethod
     def step(self, state: State, action: Action) -> Transition:
         """T(s, a). Raises TaskError for an action that is not possible in `state`."""

@@ -77,9 +77,15 @@ class GameOf24(Environment):
     def legal_actions(self, state: State) -> list[Action]:
         return [Action(text) for text, _ in moves(state.data)]
 
+    def successors(self, state: State) -> list[tuple[Action, Transition]]:
+        return [(Action(text), self._transition(state, text, after)) for text, after in moves(state.data)]
+
     def step(self, state: State, action: Action) -> Transition:
-        result = apply_move(state.data, action.text)
-        state = _state(result, (*state.history, canonical_move(action.text)))
+        return self._transition(state, canonical_move(action.text), apply_move(state.data, action.text))
+
+    @staticmethod
+    def _transition(state: State, move: str, after: Numbers) -> Transition:
+        state = _state(after, (*state.history, move))
         return Transition(state, terminated=state.terminal, observation=state.text)
 
     def answer(self, task: Task, state: State) -> str:
@@ -110,6 +116,7 @@ def parse_numbers(text: str) -> Numbers:
     return tuple(sorted(Fraction(word) for word in text.split()))
 
 
+@cache
 def format_numbers(numbers: Numbers) -> str:
     return " ".join(str(number) for number in numbers)
 

@@ -20,7 +20,9 @@ def _is_lookahead(signature: type[dspy.Signature]) -> bool:
 
 
 class CompactFormat(dspy.ChatAdapter):
-    """One word for the call, the state, and output fields divided by ` | `: for models of few tokens.
+    """One word for the call, the state, and a few separators: for models of few tokens.
+
+    A lookahead reads like a base judgement, `action -> next state . rationale | score`; a terminal one has no action.
 
     Example:
         user `value 4 6`, assistant `4 * 6 = 24 -> 24 . end | sure`.
@@ -37,18 +39,32 @@ class CompactFormat(dspy.ChatAdapter):
 
     def format_assistant_message_content(self, signature: type[dspy.Signature], outputs: dict[str, Any],
                                          missing_field_message: str | None = None) -> str:
-        parts = (outputs[name] for name in signature.output_fields)
-        return " | ".join(" ; ".join(part) if isinstance(part, list) else str(part) for part in parts)
+        if "actions" in signature.output_fields:
+            return " ; ".join(outputs["actions"])
+        body = [str(outputs[name]) for name in ("rationale",) if name in signature.output_fields]
+        if "best_action" in signature.output_fields and outputs["best_action"] != NO_ACTION:
+            body.insert(0, f"{outputs['best_action']} -> {outputs['next_state']}")
+        return " | ".join([*filter(None, [" . ".join(body)]), str(outputs["score"])])
 
     def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
-        parts = [part.strip() for part in completion.split("|")]
-        names = list(signature.output_fields)
-        if len(parts) != len(names) or not all(parts):
-            raise AdapterParseError("CompactFormat", signature, completion,
-                                    message=f"{len(parts)} parts where {len(names)} belong")
-        return {name: [item.strip() for item in part.split(";")]
-                if signature.output_fields[name].annotation == list[str] else part
-                for name, part in zip(names, parts, strict=True)}
+        names = signature.output_fields
+        if "actions" in names:
+            return {"actions": [item.strip() for item in completion.split(";") if item.strip()]}
+        *bodies, score = (part.strip() for part in completion.split("|"))
+        fields: dict[str, Any] = {"score": score}
+        body = bodies[0] if bodies else ""
+        if "best_action" in names:
+            step, _, rest = body.partition(" . ") if "rationale" in names else (body, "", "")
+            action, arrow, next_state = (part.strip() for part in step.partition(" -> "))
+            fields |= {"best_action": action, "next_state": next_state} if arrow else {
+                "best_action": NO_ACTION, "next_state": NO_ACTION}
+            body = rest if arrow else body
+        if "rationale" in names:
+            fields["rationale"] = body.strip()
+        expected = len(bodies) == ("rationale" in names or fields.get("best_action", NO_ACTION) != NO_ACTION)
+        if not expected or not all(fields.values()):
+            raise AdapterParseError("CompactFormat", signature, completion, message="parts are missing or too many")
+        return {name: fields[name] for name in names}
 
 
 class LookaheadFormat(dspy.ChatAdapter):

@@ -16,8 +16,8 @@ from stl_programs.tree import Node, Tree
 class BeamSearch(SearchProgram):
     """Expand `width` states a level, judge all successors, keep the best `width` distinct ones.
 
-    The answer is the best finished leaf by the program's own value. `expand="all"` also expands and judges
-    the successors of states that were not kept: more to learn from, the same beam.
+    The answer is the best finished leaf by the program's own value. `expand="all"` also expands the states that were
+    judged and not kept, and judges their successors: more to learn from, the same beam.
 
     Example:
         >>> BeamSearch(env, LegalMoves(), Value(env.value_signature, "embedded/game24"), width=5)(task="4 5 6 10")
@@ -38,7 +38,8 @@ class BeamSearch(SearchProgram):
         tree = Tree(task, self.environment.reset(task))
         beam, level, leaves = [tree.root], [tree.root], list[Node]()
         for _ in range(self.environment.max_depth):
-            grow = distinct([*beam, *level]) if self.expand_what == "all" else beam
+            judged = [node for node in level if node.estimate is None or not node.estimate.missing]
+            grow = distinct([*beam, *judged]) if self.expand_what == "all" else beam
             families = await asyncio.gather(*(self.expand(tree, node) for node in grow))
             level = [child for family in families for child in family]
             of_beam = [child for node in beam for child in tree.children(node)]
