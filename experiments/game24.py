@@ -20,10 +20,10 @@ from experiments.evaluation import Cell, evaluate
 from experiments.progress import Bars
 from optimizers import LoraSettings, SelfTaughtLookahead
 from optimizers.dataset import Filter
-from optimizers.lookahead import LookaheadExample
+from optimizers.lookahead import Closed, LookaheadExample
 from optimizers.stl import shuffled
 from stl_programs import BeamSearch, GameOf24, LegalMoves, Oracle, Policy, SearchProgram, Uniform, Value
-from stl_programs.environments.game24 import calculator_check, parse_numbers, reachable
+from stl_programs.environments.game24 import calculator_check, format_numbers, reachable
 from stl_programs.errors import StlError
 from stl_programs.records import Task
 
@@ -90,24 +90,19 @@ def train_tasks(settings: Settings, env: GameOf24, seed: int) -> list[Task]:
     return shuffled(env.tasks("train"), seed)[:settings.iterations * settings.tasks]
 
 
-def filters(settings: Settings, env: GameOf24) -> dict[str, Filter]:
+def filters(settings: Settings) -> dict[str, Filter]:
     """The task-specific filters of Algorithm 1, by name."""
-    chosen: dict[str, Filter] = {}
-    if settings.strict:
-        closed = reachable([task.text for task in env.tasks("test")])
+    def calculator(example: LookaheadExample, score: str) -> str | None:
+        head = "" if example.terminal else f"{example.action} -> {example.next_state} . "
+        return calculator_check(example.state, head + example.rationale, score)
 
-        def strict(example: LookaheadExample, score: str) -> str | None:
-            states = [example.state] + ([] if example.terminal else [example.next_state])
-            return "reachable from a test puzzle" if any(parse_numbers(s) in closed for s in states) else None
+    return {"calculator": calculator} if settings.filter == "calculator" else {}
 
-        chosen["strict"] = strict
-    if settings.filter == "calculator":
-        def calculator(example: LookaheadExample, score: str) -> str | None:
-            head = "" if example.terminal else f"{example.action} -> {example.next_state} . "
-            return calculator_check(example.state, head + example.rationale, score)
 
-        chosen["calculator"] = calculator
-    return chosen
+def held_back(env: GameOf24) -> Closed:
+    """The strict split: every state of two or more numbers that some test puzzle can reach."""
+    states = {format_numbers(numbers) for numbers in reachable([task.text for task in env.tasks("test")])}
+    return lambda state: state.text in states
 
 
 def optimizer(settings: Settings, env: GameOf24, run_dir: Path, seed: int, callback: Any = None) -> SelfTaughtLookahead:
@@ -115,8 +110,8 @@ def optimizer(settings: Settings, env: GameOf24, run_dir: Path, seed: int, callb
         iterations=settings.iterations, tasks_per_iteration=settings.tasks, run_dir=run_dir,
         rollout_aggregate=settings.rollout_aggregate, rollout_samples=settings.rollout_samples, expand=settings.expand,
         variant=settings.variant, start=settings.start, others_per_top=settings.others_per_top,
-        filters=filters(settings, env), weights=settings.weights, concurrency=settings.concurrency, seed=seed,
-        callback=callback, lora=LoraSettings(
+        filters=filters(settings), closed=held_back(env) if settings.strict else None, weights=settings.weights,
+        concurrency=settings.concurrency, seed=seed, callback=callback, lora=LoraSettings(
             learning_rate=settings.learning_rate, epochs=settings.epochs, batch_size=settings.batch_size,
             loss=settings.loss, max_length=2048))
 

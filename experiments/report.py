@@ -67,6 +67,11 @@ def write(summary: dict[str, Any], run_dir: Path) -> list[Path]:
     return files
 
 
+def quiet_console() -> Console:
+    """A console that prints nothing, for workers whose progress the parent shows."""
+    return Console(quiet=True)
+
+
 HEAD = ("row", "split", "beam", "solved", "95 % interval", "minus V0", "failed", "missing", "states expanded",
         "model calls", "tokens", "seconds", "dollars")
 
@@ -95,11 +100,12 @@ def _line(row: dict[str, Any], summary: dict[str, Any]) -> tuple[str, ...]:
 
 def caption(summary: dict[str, Any]) -> str:
     first = summary["rows"][0]
-    return (f"Solved, of n = {first['n']} puzzles and {len(first['seeds'])} evaluation seed(s); STL seeds: "
-            f"{summary['stl_seeds']}. The answer scored is the program's own, first trial. Training setting: "
-            f"{summary['information']}. \"After STL\" is {summary['after_stl']}, chosen on validation puzzles. "
-            "States, calls and tokens are per puzzle; seconds are model seconds per evaluation; missing counts are per evaluation. "
-            f"Splits: {summary['splits']}. {summary['date']}.")
+    return (
+        f"Solved, of n = {first['n']} puzzles and {len(first['seeds'])} evaluation seed(s); STL seeds: "
+        f"{summary['stl_seeds']}. The answer scored is the program's own, first trial. Training setting: "
+        f"{summary['information']}. \"After STL\" is {summary['after_stl']}, chosen on validation puzzles. "
+        "States, calls and tokens are per puzzle; seconds are model seconds per evaluation; missing counts are per "
+        f"evaluation. Splits: {summary['splits']}. {summary['date']}.")
 
 
 def markdown(summary: dict[str, Any]) -> str:

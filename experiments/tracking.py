@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ class MlflowCallback:
     def on_start(self, optimizer: SelfTaughtLookahead, program: SearchProgram) -> None:
         import mlflow
 
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
         mlflow.set_tracking_uri(self.store)
         mlflow.set_experiment(self.experiment)
         run = mlflow.MlflowClient().create_run(

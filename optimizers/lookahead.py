@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from signatures import NO_ACTION
+from stl_programs.records import State
 from stl_programs.tree import Node, Tree
+
+Closed = Callable[[State], bool]
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,11 @@ class LookaheadExample:
 
 
 def lookahead(trees: Iterable[Tree], *, gamma: float = 1.0, terminal_states: bool = True,
-              seed: int = 0) -> tuple[list[LookaheadExample], Counter[str]]:
+              closed: Closed | None = None, seed: int = 0) -> tuple[list[LookaheadExample], Counter[str]]:
     """One example per expanded state, and per judged terminal state where `terminal_states`.
+
+    Args:
+        closed: states that no example may be about or lead to (what a strict split holds back).
 
     Of equally good actions one is drawn. Returns the examples and how many states gave none, by reason.
     """
@@ -48,29 +54,40 @@ def lookahead(trees: Iterable[Tree], *, gamma: float = 1.0, terminal_states: boo
     for tree in trees:
         rng = random.Random(f"{seed}/{tree.task.id}")
         for node in tree.nodes:
-            if node.estimate is not None and node.estimate.missing:
+            if closed and closed(node.state):
+                dropped["closed: the state is held back"] += 1
+            elif node.estimate is not None and node.estimate.missing:
                 dropped["the state itself could not be judged"] += 1
             elif node.expanded:
-                best = _best_successor(tree, node, rng)
-                if best is None or best.estimate is None or best.estimate.score is None:
+                best = _best_successors(tree, node)
+                allowed = [child for child in best if not (closed and closed(child.state))]
+                if not best:
                     dropped["no successor with an estimate"] += 1
+                elif not allowed:
+                    dropped["closed: every best successor is held back"] += 1
                 else:
-                    examples.append(_example(tree, node, best.action or "", best.state.text, best.state.key,
-                                             best.estimate.rationale, gamma * best.estimate.score))
-            elif node.state.terminal and terminal_states:
-                if node.estimate is not None and node.estimate.score is not None:
-                    examples.append(_example(tree, node, NO_ACTION, NO_ACTION, NO_ACTION, node.estimate.rationale,
-                                             node.estimate.score))
+                    best_one = rng.choice(allowed)
+                    examples.append(_successor_example(tree, node, best_one, gamma))
+            elif (node.state.terminal and terminal_states and node.estimate is not None
+                  and node.estimate.score is not None):
+                examples.append(_example(tree, node, NO_ACTION, NO_ACTION, NO_ACTION, node.estimate.rationale,
+                                         node.estimate.score))
     return examples, dropped
 
 
-def _best_successor(tree: Tree, node: Node, rng: random.Random) -> Node | None:
-    """argmax over a of V(T(s, a)), equation 5."""
-    judged = [child for child in tree.children(node) if child.estimate is not None and child.estimate.score is not None]
-    if not judged:
-        return None
-    top = max(child.estimate.score for child in judged)  # type: ignore[union-attr, type-var]
-    return rng.choice([child for child in judged if child.estimate.score == top])  # type: ignore[union-attr]
+def _best_successors(tree: Tree, node: Node) -> list[Node]:
+    """All of argmax over a of V(T(s, a)), equation 5; none where no successor could be judged."""
+    scored = [(child.estimate.score, child) for child in tree.children(node)
+              if child.estimate is not None and child.estimate.score is not None]
+    top = max((score for score, _ in scored), default=0.0)
+    return [child for score, child in scored if score == top]
+
+
+def _successor_example(tree: Tree, node: Node, best: Node, gamma: float) -> LookaheadExample:
+    estimate = best.estimate
+    assert estimate is not None and estimate.score is not None and best.action is not None
+    return _example(tree, node, best.action, best.state.text, best.state.key, estimate.rationale,
+                    gamma * estimate.score)
 
 
 def _example(tree: Tree, node: Node, action: str, next_state: str, next_key: object, rationale: str,

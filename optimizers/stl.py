@@ -14,13 +14,13 @@ import dspy
 from dspy.teleprompt import Teleprompter
 
 from optimizers.dataset import Dataset, Filter, build_dataset
-from optimizers.lookahead import LookaheadExample, lookahead
+from optimizers.lookahead import Closed, LookaheadExample, lookahead
 from optimizers.lora import LoraSettings, train_adapter
 from signatures import Variant, lookahead_variant
 from stl_programs import engine, models
 from stl_programs.engine import TaskResult
 from stl_programs.errors import ModelError, StlError
-from stl_programs.models import base_name
+from stl_programs.models import adapter_hash, base_name
 from stl_programs.records import Task
 from stl_programs.search import BeamSearch, SearchProgram
 from stl_programs.tree import Tree
@@ -66,6 +66,7 @@ class SelfTaughtLookahead(Teleprompter):
         merge: keep examples of earlier iterations, the latest label of a state winning (appendix F.4).
         others_per_top: rows below the top score for each row at it; None keeps all.
         filters: named predicates that drop examples; see `optimizers.dataset`.
+        closed: states that no training row may be about or lead to (a strict split).
         terminal_states: also train on the judgements of terminal states.
         share_judgements: judge a state once per rollout phase, where values do not depend on the task.
         lora: training settings; the paper's by default.
@@ -81,6 +82,7 @@ class SelfTaughtLookahead(Teleprompter):
                  expand: Literal["kept", "all"] = "kept", gamma: float = 1.0, variant: Variant = "lv+tr+r",
                  start: Literal["base", "continue"] = "base", merge: bool = True,
                  others_per_top: float | None = None, filters: dict[str, Filter] | None = None,
+                 closed: Closed | None = None,
                  terminal_states: bool = True, share_judgements: bool = True, lora: LoraSettings | None = None,
                  weights: str | Path | None = None, concurrency: int = 64, seed: int = 0,
                  callback: Callback | None = None):
@@ -94,6 +96,7 @@ class SelfTaughtLookahead(Teleprompter):
         self.iterations, self.tasks_per_iteration, self.run_dir = iterations, tasks_per_iteration, Path(run_dir)
         self.rollout_aggregate, self.rollout_samples, self.expand = rollout_aggregate, rollout_samples, expand
         self.gamma, self.variant, self.start, self.merge = gamma, variant, start, merge
+        self.closed = closed
         self.others_per_top, self.filters, self.terminal_states = others_per_top, filters or {}, terminal_states
         self.share_judgements, self.lora, self.concurrency = share_judgements, lora or LoraSettings(), concurrency
         self.weights, self.seed, self.callback = Path(weights) if weights else None, seed, callback
@@ -148,7 +151,8 @@ class SelfTaughtLookahead(Teleprompter):
 
     def _look_ahead(self, rollouts: list[TaskResult]) -> tuple[list[LookaheadExample], Counter[str]]:
         trees = [Tree.from_dict(result.tree) for result in rollouts if result.tree]
-        return lookahead(trees, gamma=self.gamma, terminal_states=self.terminal_states, seed=self.seed)
+        return lookahead(trees, gamma=self.gamma, terminal_states=self.terminal_states,
+                         closed=self.closed, seed=self.seed)
 
     def _filter(self, student: SearchProgram, found: list[LookaheadExample], earlier: list[LookaheadExample],
                 dropped: Counter[str]) -> Dataset:
@@ -173,15 +177,8 @@ class SelfTaughtLookahead(Teleprompter):
         return out
 
     def _with_adapter(self, student: SearchProgram, adapter: Path, k: int) -> SearchProgram:
-        from stl_programs.adapters import adapter_hash
-
-        name = f"{base_name(str(student.value.lm))}@value-v{k}-{adapter_hash(adapter)[:10]}"
-        models.register_adapter(name, adapter)
         program = student.deepcopy()
-        old: Value = student.value
-        program.value = Value(
-            lookahead_variant(student.environment.lookahead_signature, self.variant), name, samples=old.samples,
-            aggregate=old.aggregate, scale=old.scale, temperature=old.temperature, max_tokens=old.max_tokens)
+        program.value = tuned_value(student, adapter, k, self.variant)
         return program
 
     def _report(self, k: int, program: SearchProgram, adapter: Path, dataset: Dataset,
@@ -212,7 +209,16 @@ class SelfTaughtLookahead(Teleprompter):
         names = ("iterations", "tasks_per_iteration", "rollout_aggregate", "rollout_samples", "expand", "gamma",
                  "variant", "start", "merge", "others_per_top", "terminal_states", "share_judgements", "seed")
         return {name: getattr(self, name) for name in names} | {
-            "filters": sorted(self.filters), "lora": asdict(self.lora)}
+            "filters": sorted(self.filters), "closed": self.closed is not None, "lora": asdict(self.lora)}
+
+
+def tuned_value(student: SearchProgram, adapter: Path, k: int, variant: Variant) -> Value:
+    """V(k): the student's value with the tuned signature and the adapter, swapped together."""
+    old: Value = student.value
+    name = f"{base_name(str(old.lm))}@value-v{k}-{adapter_hash(adapter)[:10]}"
+    models.register_adapter(name, adapter)
+    return Value(lookahead_variant(student.environment.lookahead_signature, variant), name, samples=old.samples,
+                 aggregate=old.aggregate, scale=old.scale, temperature=old.temperature, max_tokens=old.max_tokens)
 
 
 def _task(student: SearchProgram, entry: Task | str | dspy.Example) -> Task:

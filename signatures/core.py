@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Hashable
 from functools import cache
 from typing import Literal
 
@@ -80,10 +81,14 @@ def lookahead_variant_of(signature: type[dspy.Signature]) -> Variant | None:
     return next((variant for variant, fields in _VARIANT_FIELDS.items() if fields == outputs), None)
 
 
-@cache
 def signature_version(signature: type[dspy.Signature]) -> str:
     """Twelve hex digits over instructions, field names, types and descriptions: new words, new version."""
+    return _version(signature)  # type: ignore[arg-type]
+
+
+@cache
+def _version(signature: Hashable) -> str:
     fields = [(name, str(field.annotation), (field.json_schema_extra or {}).get("desc"))
-              for name, field in signature.fields.items()]
-    text = json.dumps([signature.instructions, fields])
+              for name, field in signature.fields.items()]  # type: ignore[attr-defined]
+    text = json.dumps([signature.instructions, fields])  # type: ignore[attr-defined]
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -10,20 +9,9 @@ from typing import Any
 
 from stl_programs import models
 from stl_programs.errors import AdapterError
+from stl_programs.models import adapter_hash
 
-WEIGHTS = "adapter_model.safetensors"
 PROVENANCE = "provenance.json"
-
-
-def adapter_hash(directory: Path) -> str:
-    """SHA-256 of the adapter's weights and configuration."""
-    digest = hashlib.sha256()
-    for name in ("adapter_config.json", WEIGHTS):
-        file = directory / name
-        if not file.is_file():
-            raise AdapterError(f"{directory} is no adapter: {name} is missing")
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
 
 
 def export_adapter(name: str, folder: Path, relative_to: Path) -> dict[str, Any]:

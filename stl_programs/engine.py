@@ -66,10 +66,14 @@ class Context:
         self.usage.setdefault(role, Usage()).add(usage)
 
     async def once(self, key: Any, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """`make()`, but once per key: later and concurrent askers get the same result."""
+        """`make()`, but once per key: later and concurrent askers get the same result. A failure is not remembered."""
         if key not in self.memory:
             self.memory[key] = asyncio.ensure_future(make())
-        return await asyncio.shield(self.memory[key])
+        try:
+            return await asyncio.shield(self.memory[key])
+        except StlError:
+            self.memory.pop(key, None)
+            raise
 
 
 _context: ContextVar[Context | None] = ContextVar("stl_context", default=None)

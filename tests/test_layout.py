@@ -57,7 +57,8 @@ def test_no_file_outgrows_its_reader():
 
 @pytest.mark.parametrize("package", ["stl_programs", "optimizers", "signatures"])
 def test_import_is_light(package):
-    code = f"import {package}, sys; print([m for m in ('torch', 'litellm', 'transformers', 'mlflow') if m in sys.modules])"
+    heavy = ("torch", "litellm", "transformers", "mlflow")
+    code = f"import {package}, sys; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"
 

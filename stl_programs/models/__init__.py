@@ -10,6 +10,7 @@ An adapter is a version of a name, never new weights under an old one.
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from stl_programs.models.base import Completions, Messages, Model
 if TYPE_CHECKING:
     import dspy
 
-__all__ = ["Completions", "Messages", "Model", "base_name", "load", "register_adapter"]
+__all__ = ["Completions", "Messages", "Model", "adapter_hash", "base_name", "load", "register_adapter"]
 
 EMBEDDED = Path(__file__).parent / "embedded"
 _bases: dict[str, Model] = {}
@@ -66,16 +67,16 @@ def _open(name: str) -> Model:
 def register_adapter(name: str, path: str | Path) -> None:
     """Serve the adapter directory `path` as `name` (BASE@VERSION) from now on.
 
-    Raises AdapterError where the name is taken by another directory or the adapter belongs to another base.
+    Raises AdapterError where the name is taken by other weights or the adapter belongs to another base.
     """
     path = Path(path).resolve()
     if "@" not in name:
         raise AdapterError(f"{name!r} has no version; name an adapter BASE@VERSION")
-    if _adapters.get(name, path) != path:
-        raise AdapterError(f"{name!r} is already the adapter at {_adapters[name]}; give new weights a new version")
     if name not in _adapters:
         load(base_name(name)).load_adapter(name, path)
         _adapters[name] = path
+    elif adapter_hash(_adapters[name]) != adapter_hash(path):
+        raise AdapterError(f"{name!r} is already the adapter at {_adapters[name]}; give new weights a new version")
 
 
 class _Tuned:
@@ -89,6 +90,17 @@ class _Tuned:
     async def complete(self, messages, seeds, *, temperature, max_tokens) -> Completions:
         return await self.base.complete(messages, seeds, temperature=temperature, max_tokens=max_tokens,
                                         adapter=self.name)  # type: ignore[call-arg]
+
+
+def adapter_hash(directory: Path) -> str:
+    """SHA-256 of an adapter's weights and configuration."""
+    digest = hashlib.sha256()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        file = directory / name
+        if not file.is_file():
+            raise AdapterError(f"{directory} is no adapter: {name} is missing")
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def adapter_path(name: str) -> Path:

@@ -30,6 +30,7 @@ GATHER_SECONDS = 0.002
 """How long the first request of an idle model waits for others to join it."""
 
 transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
 
 
 def weights_hash(directory: Path) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 from fractions import Fraction
 
 import pytest
@@ -69,7 +70,8 @@ def test_fractions_are_exact(env):
 
 @pytest.mark.parametrize("answer", [
     "4 * 6", "4 * 6 * 5 / 5", "(10 - 4) * (5 - 6)", "24", "", "4 5 6 10", "(10 - 4) * 6 - 5 +", "10 + 4 + 5 + 6 - 1",
-    "__import__('os')", "4 + 5 + 6 + 10", "(5 * 6) - (10 - 4) # yes", "5 ** 6", "10-4*6-5/0", "(((((4", "٤ + 5 + 6 + 10"])
+    "__import__('os')", "4 + 5 + 6 + 10", "(5 * 6) - (10 - 4) # yes", "5 ** 6", "10-4*6-5/0", "(((((4",
+    "٤ + 5 + 6 + 10"])
 def test_wrong_answers_score_nothing(env, answer):
     assert env.score(env.task("4 5 6 10"), answer) == 0.0
 
@@ -140,10 +142,8 @@ def test_the_grammar_is_exact(expression):
 
 @given(st.text(alphabet="0123456789+-*/() x"))
 def test_the_grammar_refuses_or_reads_and_never_breaks(text):
-    try:
+    with contextlib.suppress(TaskError):
         evaluate(text)
-    except TaskError:
-        pass
 
 
 def test_reachable_states(env):
@@ -169,7 +169,7 @@ def test_the_calculator_checks_and_does_not_search(chain, score, why):
 def test_a_list_that_is_not_the_published_one(tmp_path):
     path = tmp_path / "24.csv"
     path.write_text("Rank,Puzzles\n1,1 1 4 6\n")
-    with pytest.raises(TaskError, match="1,362|1362"):
+    with pytest.raises(TaskError, match="1362 solvable"):
         GameOf24(path).tasks("test")
     with pytest.raises(TaskError, match="cannot read"):
         GameOf24(tmp_path / "none.csv").tasks("test")
