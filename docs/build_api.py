@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from pathlib import Path
 
@@ -41,7 +42,9 @@ def page(name: str, thing: type) -> str:
 
 
 def _call(thing: object) -> str:
-    return str(inspect.signature(thing.__init__ if inspect.isclass(thing) else thing)).replace("(self, ", "(").replace("(self)", "()").replace("'", "")  # type: ignore[arg-type]
+    text = str(inspect.signature(thing.__init__ if inspect.isclass(thing) else thing))  # type: ignore[arg-type, misc]
+    text = re.sub(r"""(: |-> )(["'])(.*?)\2(?=[,)=]| =|$)""", r"\1\3", text)
+    return text.replace("(self, ", "(").replace("(self)", "()")
 
 
 def _doc(thing: object) -> str:
