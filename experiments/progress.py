@@ -45,7 +45,7 @@ class Bars:
         task, started = self._stages[stage]
         self._progress.update(task, completed=done, total=total)
         if done >= total and not self.live:
-            self.console.print(f"{stage}: {done} in {time.perf_counter() - started:.1f} s", highlight=False, soft_wrap=True)
+            self.say(f"{stage}: {done} in {time.perf_counter() - started:.1f} s")
 
     def say(self, text: str) -> None:
         self._progress.console.print(text, highlight=False, soft_wrap=True)

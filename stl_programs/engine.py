@@ -17,16 +17,27 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from stl_programs.environments.base import sealed_reward
+from stl_programs.environments.base import Environment, sealed_reward
 from stl_programs.errors import JournalError, StlError
 from stl_programs.records import Task, Usage
-
-if TYPE_CHECKING:
-    from stl_programs.search.base import SearchProgram
+from stl_programs.tree import Found
 
 T = TypeVar("T")
+
+
+class Search(Protocol):
+    """What the engine runs: a search program."""
+
+    environment: Environment
+
+    @property
+    def information(self) -> str:
+        """Either "reward-free" or what the search may see beyond that."""
+
+    async def search(self, task: Task) -> Found:
+        """Search one task. Raises StlError when it cannot be finished."""
 
 
 @dataclass
@@ -89,7 +100,7 @@ def context() -> Context:
 
 
 async def run_tasks(
-    program: SearchProgram,
+    program: Search,
     tasks: Sequence[Task],
     *,
     seed: int = 0,
@@ -149,7 +160,7 @@ async def run_tasks(
     return [results[task.id] for task in tasks]
 
 
-async def _search(program: SearchProgram, task: Task, current: Context, keep_trees: bool) -> TaskResult:
+async def _search(program: Search, task: Task, current: Context, keep_trees: bool) -> TaskResult:
     started = time.perf_counter()
     _context.set(current)
     seal = sealed_reward() if program.information == "reward-free" else contextlib.nullcontext()

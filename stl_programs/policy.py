@@ -9,7 +9,7 @@ import dspy
 from stl_programs import engine
 from stl_programs.environments.base import Environment
 from stl_programs.errors import TaskError
-from stl_programs.models import load
+from stl_programs.models import load, string_of
 from stl_programs.models.calls import draw
 from stl_programs.records import Action, State, Task, Transition, Usage
 
@@ -52,7 +52,7 @@ class Policy(dspy.Module):
     async def aforward(self, environment: Environment, task: Task, state: State) -> list[Proposal]:
         found: dict[Any, Proposal] = {}
         tried: list[str] = []
-        model = load(_resolve(self.lm))
+        model = load(self.lm)
         for round_ in range(self.rounds):
             fields = {"task": task.text, "trajectory": state.trajectory, "state": state.text, "not_allowed": tried,
                       "count": self.count}
@@ -70,7 +70,7 @@ class Policy(dspy.Module):
         return list(found.values())[:self.count]
 
     def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
-        return {"kind": "Policy", "lm": model_name(self.lm), "count": self.count, "samples": self.samples,
+        return {"kind": "Policy", "lm": string_of(self.lm), "count": self.count, "samples": self.samples,
                 "rounds": self.rounds, "temperature": self.temperature, "max_tokens": self.max_tokens,
                 "demos": [dict(demo) for demo in self.predict.demos]}
 
@@ -82,14 +82,3 @@ def _step(environment: Environment, state: State, text: str) -> Proposal | None:
     except TaskError:
         engine.context().bill("policy (refused actions)", Usage(samples=1))
         return None
-
-
-def _resolve(lm: str | dspy.BaseLM | None) -> str | dspy.BaseLM:
-    lm = lm or dspy.settings.lm
-    if lm is None:
-        raise ValueError("no language model: pass lm='provider/model' or call dspy.configure(lm=...)")
-    return lm
-
-
-def model_name(lm: str | dspy.BaseLM | None) -> str | None:
-    return lm if lm is None or isinstance(lm, str) else lm.model

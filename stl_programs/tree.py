@@ -24,6 +24,15 @@ class Node:
     kept: bool = False
 
 
+@dataclass(frozen=True)
+class Found:
+    """What a search ends with: its tree, the leaf it chose, and that leaf's answer."""
+
+    tree: Tree
+    leaf: Node
+    answer: str
+
+
 class Tree:
     """All states of one search for one task; `nodes[i].id == i`, the root is node 0."""
 

@@ -11,9 +11,8 @@ import dspy
 from signatures import NO_ACTION, Scale, lookahead_variant_of, signature_version
 from stl_programs import engine
 from stl_programs.environments.base import Environment
-from stl_programs.models import load
+from stl_programs.models import load, string_of
 from stl_programs.models.calls import Draw, draw
-from stl_programs.policy import _resolve, model_name
 from stl_programs.records import Sample, State, Task, ValueEstimate
 
 Aggregate = Literal["median", "mean", "max"]
@@ -46,7 +45,7 @@ class Value(dspy.Module):
 
     async def aforward(self, environment: Environment, task: Task, state: State) -> ValueEstimate:
         """The estimate of one state; the same state asked twice within one scope is judged once."""
-        model = load(_resolve(self.lm))
+        model = load(self.lm)
         key = (model.name, signature_version(self.predict.signature), self.samples, self.aggregate, state.key)
         return await engine.context().once(key, lambda: self._judge(environment, task, state, model))
 
@@ -60,7 +59,7 @@ class Value(dspy.Module):
         return aggregate([read_sample(d, scale) for d in draws], self.aggregate)
 
     def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
-        return {"kind": "Value", "lm": model_name(self.lm), "samples": self.samples, "aggregate": self.aggregate,
+        return {"kind": "Value", "lm": string_of(self.lm), "samples": self.samples, "aggregate": self.aggregate,
                 "temperature": self.temperature, "max_tokens": self.max_tokens,
                 "variant": lookahead_variant_of(self.predict.signature),
                 "signature": signature_version(self.predict.signature),

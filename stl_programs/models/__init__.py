@@ -12,19 +12,22 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import dspy
 
 from stl_programs.errors import AdapterError, ModelError
 from stl_programs.models.base import Completions, Messages, Model
 
-if TYPE_CHECKING:
-    import dspy
-
-__all__ = ["Completions", "Messages", "Model", "adapter_hash", "base_name", "load", "register_adapter"]
+__all__ = ["Completions", "Messages", "Model", "adapter_hash", "base_name", "load", "register_adapter", "string_of"]
 
 EMBEDDED = Path(__file__).parent / "embedded"
 _bases: dict[str, Model] = {}
 _adapters: dict[str, Path] = {}
+
+
+def string_of(lm: str | dspy.BaseLM | None) -> str | None:
+    """The model string behind an `lm` argument, as tables and saved programs name it."""
+    return lm if lm is None or isinstance(lm, str) else lm.model
 
 
 def base_name(name: str) -> str:
@@ -32,8 +35,14 @@ def base_name(name: str) -> str:
     return name.partition("@")[0]
 
 
-def load(lm: str | dspy.BaseLM) -> Model:
-    """The model behind a LiteLLM string or a dspy LM. Raises ModelError for a string that names none."""
+def load(lm: str | dspy.BaseLM | None) -> Model:
+    """The model behind a LiteLLM string or a dspy LM; None means the one that dspy is configured with.
+
+    Raises ModelError for a string that names none, or where there is no model at all.
+    """
+    lm = lm or dspy.settings.lm
+    if lm is None:
+        raise ModelError("no language model: pass lm='provider/model' or call dspy.configure(lm=...)")
     if not isinstance(lm, str):
         from stl_programs.models.remote import DspyModel, RemoteModel
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from abc import abstractmethod
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +16,8 @@ from stl_programs.environments.base import Environment
 from stl_programs.errors import AdapterError, StlError
 from stl_programs.policy import LegalMoves, Policy
 from stl_programs.records import Task, ValueEstimate
-from stl_programs.tree import Node, Tree
-from stl_programs.value import Information, Oracle, Uniform, Value
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a search ends with: its tree, the leaf it chose, and that leaf's answer."""
-
-    tree: Tree
-    leaf: Node
-    answer: str
+from stl_programs.tree import Found, Node, Tree
+from stl_programs.value import Oracle, Uniform, Value
 
 
 class SearchProgram(dspy.Module):
@@ -48,7 +38,7 @@ class SearchProgram(dspy.Module):
         self.environment, self.policy, self.value, self.seed = environment, policy, value, seed
 
     @property
-    def information(self) -> Information:
+    def information(self) -> str:
         """What the search may see. In a reward-free one a call to the environment's reward raises."""
         return self.value.information
 
@@ -79,7 +69,7 @@ class SearchProgram(dspy.Module):
     def check(self) -> None:
         """Raises ModelError when a model of this program cannot be reached."""
         for module in (self.policy, self.value):
-            if isinstance(module, Policy | Value) and module.lm is not None:
+            if isinstance(module, Policy | Value):
                 models.load(module.lm).check()
 
     # Parts that searches share

@@ -9,8 +9,8 @@ import dspy
 
 from stl_programs.environments.base import Environment
 from stl_programs.records import Task
-from stl_programs.search.base import Found, SearchProgram, distinct
-from stl_programs.tree import Node, Tree
+from stl_programs.search.base import SearchProgram, distinct
+from stl_programs.tree import Found, Node, Tree
 
 
 class BeamSearch(SearchProgram):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from stl_programs.records import Task
-from stl_programs.search.base import Found, SearchProgram
-from stl_programs.tree import Tree
+from stl_programs.search.base import SearchProgram
+from stl_programs.tree import Found, Tree
 
 
 class GreedySearch(SearchProgram):

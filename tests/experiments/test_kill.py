@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def command(run_dir: Path) -> list[str]:
-    return [sys.executable, "-m", "experiments.game24", "--limit", "12", "--tasks", "8", "--iterations", "2", "--epochs",
-            "3", "--csv", "", "--filter", "none", "--run-dir", str(run_dir), "--mlflow", ""]
+    return [sys.executable, "-m", "experiments.game24", "--limit", "12", "--tasks", "8", "--iterations", "2",
+            "--epochs", "3", "--csv", "", "--filter", "none", "--run-dir", str(run_dir), "--mlflow", ""]
 
 
 def outcomes(run_dir: Path):

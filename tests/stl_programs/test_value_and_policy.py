@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from signatures.game24 import SCALE, EstimateNumbers, LookaheadNumbers, ProposeMoves
 from stl_programs import GreedySearch, LegalMoves, Policy, Value
 from stl_programs.engine import run_sync
+from stl_programs.errors import StlError
 from stl_programs.models.calls import Draw
 from stl_programs.models.fake_server import FakeServer, game24_script
 from stl_programs.records import Sample
@@ -108,5 +109,5 @@ def test_optimizers_see_a_trace(env):
 
 
 def test_no_model_is_one_clear_error(env):
-    with pytest.raises(ValueError, match="no language model"):
+    with pytest.raises(StlError, match="no language model"):
         GreedySearch(env, LegalMoves(), Value(LookaheadNumbers))(task="4 5 6 10")
