@@ -48,10 +48,10 @@ class Settings:
     strict: bool = False
     variant: Literal["lv", "lv+tr", "lv+tr+r"] = "lv+tr+r"
     start: Literal["base", "continue"] = "base"
-    others_per_top: float | None = 0.5
+    others_per_top: float | None = 1.5
     loss: Literal["output", "input+output"] = "output"
     learning_rate: float = 6e-3
-    epochs: float = 10
+    epochs: float = 6
     batch_size: int = 16
     max_tokens: int = 512
     concurrency: int = 100
