@@ -21,7 +21,8 @@ class Cell:
     """One row of a table on one split at one beam: every seed, every puzzle.
 
     `outcomes[seed][puzzle]` is a JSON-ready dict: task, solved, answer, error, states_expanded, states_judged, seconds
-    and usage. The scored trial is always the first and only one, with the answer that the program itself chose.
+    and usage (per module, zeros left out). The scored trial is always the first and only one, with the answer that the
+    program itself chose.
     """
 
     row: str
@@ -48,18 +49,18 @@ class Cell:
         outcomes = [o for per_seed in self.outcomes for o in per_seed]
         if name in outcomes[0]:
             return sum(float(o[name]) for o in outcomes) / len(self.outcomes)
-        return sum(float(usage[name]) for o in outcomes for usage in o["usage"].values()) / len(self.outcomes)
+        return sum(float(usage.get(name, 0)) for o in outcomes for usage in o["usage"].values()) / len(self.outcomes)
 
     @property
     def model_seconds(self) -> float:
         """Seconds that models worked, per seed."""
-        return sum(u["seconds"] for per_seed in self.outcomes for o in per_seed
+        return sum(u.get("seconds", 0) for per_seed in self.outcomes for o in per_seed
                    for u in o["usage"].values()) / len(self.outcomes)
 
     @property
     def dollars(self) -> float | None:
         """Per seed; None where some price is unknown."""
-        prices = [u["dollars"] for per_seed in self.outcomes for o in per_seed for u in o["usage"].values()]
+        prices = [u.get("dollars", 0) for per_seed in self.outcomes for o in per_seed for u in o["usage"].values()]
         return None if None in prices else sum(prices) / len(self.outcomes)
 
     def to_dict(self) -> dict[str, Any]:
@@ -96,7 +97,9 @@ def _outcome(program: SearchProgram, task: Task, result: TaskResult) -> dict[str
     solved = result.answer is not None and program.environment.score(task, result.answer) == 1.0
     return {"task": task.id, "solved": solved, "answer": result.answer, "error": result.error,
             "states_expanded": result.states_expanded, "states_judged": result.states_judged,
-            "seconds": round(result.seconds, 4), "usage": result.usage}
+            "seconds": round(result.seconds, 3),
+            "usage": {role: {name: round(count, 4) if isinstance(count, float) else count
+                             for name, count in usage.items() if count != 0} for role, usage in result.usage.items()}}
 
 
 def slug(text: str) -> str:

@@ -187,7 +187,7 @@ def run(settings: Settings, run_dir: Path, *, beams: Sequence[int] = (5, 1), eva
     student = search(settings, env, base_value(settings, env), settings.width)
     student.check()
     if tunable:
-        optimizer(settings, env, run_dir, seed)._check(student, env.tasks("train"))
+        optimizer(settings, env, run_dir, seed).check(student, env.tasks("train"))
     tracker = None
     if mlflow_store:
         from experiments.tracking import MlflowCallback
@@ -209,7 +209,7 @@ def run(settings: Settings, run_dir: Path, *, beams: Sequence[int] = (5, 1), eva
             for beam in beams:
                 table.add(row, value, "test", beam)
         chosen = names[choose(table.cells, values, names)] if values else "V0"
-        if settings.value.startswith("embedded/") and settings.policy == "legal":
+        if settings.policy == "legal":
             table.add(f"{chosen}, policy {settings.value}", values[names.index(chosen)] if values else base,
                       "test", max(beams), policy=settings.value)
         for beam in beams:

@@ -60,7 +60,7 @@ def write(summary: dict[str, Any], run_dir: Path) -> list[Path]:
     run_dir.mkdir(parents=True, exist_ok=True)
     files = [run_dir / "summary.json", run_dir / "table.md", run_dir / "figure.png"]
     partial = files[0].with_suffix(".partial")
-    partial.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    partial.write_text(_json(summary), encoding="utf-8")
     partial.replace(files[0])
     files[1].write_text(markdown(summary), encoding="utf-8")
     figure(summary, files[2])
@@ -70,6 +70,16 @@ def write(summary: dict[str, Any], run_dir: Path) -> list[Path]:
 def quiet_console() -> Console:
     """A console that prints nothing, for workers whose progress the parent shows."""
     return Console(quiet=True)
+
+
+def _json(summary: dict[str, Any]) -> str:
+    """Indented down to the outcomes, which take a line a seed."""
+    rows = [{**row, "outcomes": f"@{i}@"} for i, row in enumerate(summary["rows"])]
+    text = json.dumps({**summary, "rows": rows}, indent=1) + "\n"
+    for i, row in enumerate(summary["rows"]):
+        seeds = ",\n".join(json.dumps(per_seed, separators=(",", ":")) for per_seed in row["outcomes"])
+        text = text.replace(f'"@{i}@"', f"[\n{seeds}]")
+    return text
 
 
 HEAD = ("row", "split", "beam", "solved", "95 % interval", "minus V0", "failed", "missing", "states expanded",

@@ -79,7 +79,9 @@ def train_adapter(dataset: Dataset, base: Path, out: Path, settings: LoraSetting
         return found
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    record |= _train(dataset, base, partial, settings, seed, continue_from, progress)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # transformers renames what trl still uses
+        record |= _train(dataset, base, partial, settings, seed, continue_from, progress)
     (partial / PROVENANCE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     os.rename(partial, out)
     return record
@@ -123,14 +125,11 @@ def _train(dataset: Dataset, base: Path, out: Path, settings: LoraSettings, seed
             warmup_steps=settings.warmup_steps, weight_decay=settings.weight_decay,
             lr_scheduler_type=settings.schedule, max_length=settings.max_length,
             completion_only_loss=settings.loss == "output", seed=seed, data_seed=seed,
-            use_cpu=not gpu, bf16=gpu, gradient_checkpointing=gpu,
-            dataloader_pin_memory=gpu,
+            use_cpu=not gpu, bf16=gpu, gradient_checkpointing=gpu, dataloader_pin_memory=gpu,
             logging_strategy="epoch", eval_strategy="epoch" if dataset.validation_rows else "no", save_strategy="no",
             report_to="none", disable_tqdm=True))
     trainer.remove_callback(transformers.PrinterCallback)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # transformers renames what trl still uses
-        result = trainer.train()
+    result = trainer.train()
     trainer.model.save_pretrained(out, safe_serialization=True)
     shutil.rmtree(scratch, ignore_errors=True)
     history = trainer.state.log_history

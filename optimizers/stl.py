@@ -108,7 +108,7 @@ class SelfTaughtLookahead(Teleprompter):
         Raises StlError (or a child), before any work, for an empty training set or a model that cannot be tuned or
         reached.
         """
-        tasks, weights = self._check(student, trainset)
+        tasks, weights = self.check(student, trainset)
         if self.callback:
             self.callback.on_start(self, student)
         program: SearchProgram = student
@@ -187,8 +187,9 @@ class SelfTaughtLookahead(Teleprompter):
             provenance = json.loads((adapter / "provenance.json").read_text())
             self.callback.on_iteration(Iteration(k, program.value.lm, adapter, dataset, provenance, rollouts), program)
 
-    def _check(self, student: SearchProgram,
-               trainset: Sequence[Task | str | dspy.Example]) -> tuple[list[Task], Path]:
+    def check(self, student: SearchProgram,
+              trainset: Sequence[Task | str | dspy.Example]) -> tuple[list[Task], Path]:
+        """The tasks and the value model's weights. Raises StlError, before any work, for what `compile` cannot do."""
         if not trainset:
             raise StlError("the training set is empty; pass at least one task")
         if not isinstance(student.value, Value) or not isinstance(student.value.lm, str):
