@@ -118,10 +118,33 @@ def caption(summary: dict[str, Any]) -> str:
         f"evaluation. Splits: {summary['splits']}. {summary['date']}.")
 
 
+def pivot(summary: dict[str, Any]) -> str:
+    """One line a row name, one column a split and beam: solved [interval], and the difference to the strongest V0."""
+    panels = sorted({(row["split"], row["beam"]) for row in summary["rows"]},
+                    key=lambda panel: (panel[0] != "test", panel[0] == "validation", -panel[1]))
+    names = list(dict.fromkeys(row["row"] for row in summary["rows"]))
+    strong = f"minus {summary['baseline']}, 8 samples"
+    columns = [f"{split}, beam {beam}" for split, beam in panels]
+    head = ["solved", *columns, f"{columns[0]}, {strong}"]
+    table = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    for name in names:
+        cells = {(row["split"], row["beam"]): row for row in summary["rows"] if row["row"] == name}
+        line = [f"**{name}**" if name == summary["after_stl"] else name]
+        for panel in panels:
+            row = cells.get(panel)
+            line.append("" if row is None else f"{row['solved']:.3f} [{row['interval']['low']:.2f}, "
+                                               f"{row['interval']['high']:.2f}]")
+        difference = cells[panels[0]].get(strong) if panels[0] in cells else None
+        line.append("" if difference is None else f"{difference['mean']:+.3f} [{difference['low']:+.3f}, "
+                                                  f"{difference['high']:+.3f}], p = {difference['p']:.2g}")
+        table.append("| " + " | ".join(line) + " |")
+    return "\n".join(table)
+
+
 def markdown(summary: dict[str, Any]) -> str:
     rows = ["| " + " | ".join(HEAD) + " |", "|" + " --- |" * len(HEAD)]
     rows += ["| " + " | ".join(line) + " |" for line in lines(summary)]
-    return "\n".join([caption(summary), "", *rows, ""])
+    return "\n".join([caption(summary), "", pivot(summary), "", *rows, ""])
 
 
 def show(summary: dict[str, Any], run_dir: Path, mlflow_store: str | None) -> None:

@@ -52,7 +52,7 @@ class Policy(dspy.Module):
     async def aforward(self, environment: Environment, task: Task, state: State) -> list[Proposal]:
         found: dict[Any, Proposal] = {}
         tried: list[str] = []
-        model = load(self.lm)
+        model = load(self.predict.lm or self.lm)
         for round_ in range(self.rounds):
             fields = {"task": task.text, "trajectory": state.trajectory, "state": state.text, "not_allowed": tried,
                       "count": self.count}
@@ -70,8 +70,8 @@ class Policy(dspy.Module):
         return list(found.values())[:self.count]
 
     def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
-        return {"kind": "Policy", "lm": string_of(self.lm), "count": self.count, "samples": self.samples,
-                "rounds": self.rounds, "temperature": self.temperature, "max_tokens": self.max_tokens,
+        return {"kind": "Policy", "lm": string_of(self.predict.lm or self.lm), "count": self.count,
+                "samples": self.samples, "rounds": self.rounds, "temperature": self.temperature, "max_tokens": self.max_tokens,
                 "demos": [dict(demo) for demo in self.predict.demos]}
 
 

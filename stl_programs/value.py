@@ -45,7 +45,7 @@ class Value(dspy.Module):
 
     async def aforward(self, environment: Environment, task: Task, state: State) -> ValueEstimate:
         """The estimate of one state; the same state asked twice within one scope is judged once."""
-        model = load(self.lm)
+        model = load(self.predict.lm or self.lm)
         key = (model.name, signature_version(self.predict.signature), self.samples, self.aggregate, state.key)
         return await engine.context().once(key, lambda: self._judge(environment, task, state, model))
 
@@ -59,8 +59,8 @@ class Value(dspy.Module):
         return aggregate([read_sample(d, scale) for d in draws], self.aggregate)
 
     def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
-        return {"kind": "Value", "lm": string_of(self.lm), "samples": self.samples, "aggregate": self.aggregate,
-                "temperature": self.temperature, "max_tokens": self.max_tokens,
+        return {"kind": "Value", "lm": string_of(self.predict.lm or self.lm), "samples": self.samples,
+                "aggregate": self.aggregate, "temperature": self.temperature, "max_tokens": self.max_tokens,
                 "variant": lookahead_variant_of(self.predict.signature),
                 "signature": signature_version(self.predict.signature),
                 "demos": [dict(demo) for demo in self.predict.demos]}

@@ -11,6 +11,7 @@ An adapter is a version of a name, never new weights under an old one.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import dspy
@@ -96,9 +97,10 @@ class _Tuned:
         self.prompt_format = base.prompt_format
         self.check, self.weights, self.load_adapter = base.check, base.weights, base.load_adapter
 
-    async def complete(self, messages, seeds, *, temperature, max_tokens) -> Completions:
+    async def complete(self, messages: Messages, seeds: Sequence[int], *, temperature: float, max_tokens: int,
+                       adapter: str | None = None) -> Completions:
         return await self.base.complete(messages, seeds, temperature=temperature, max_tokens=max_tokens,
-                                        adapter=self.name)  # type: ignore[call-arg]
+                                        adapter=adapter or self.name)
 
 
 def adapter_hash(directory: Path) -> str:

@@ -31,9 +31,12 @@ class Model(Protocol):
     name: str
     prompt_format: dspy.Adapter
 
-    async def complete(self, messages: Messages, seeds: Sequence[int], *, temperature: float,
-                       max_tokens: int) -> Completions:
-        """One draw per seed. Raises OutOfRange for a prompt it cannot read, ModelError when it cannot answer."""
+    async def complete(self, messages: Messages, seeds: Sequence[int], *, temperature: float, max_tokens: int,
+                       adapter: str | None = None) -> Completions:
+        """One draw per seed, by the base or by one of its loaded adapters.
+
+        Raises OutOfRange for a prompt it cannot read, ModelError when it cannot answer.
+        """
         ...
 
     def check(self) -> None:

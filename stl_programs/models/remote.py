@@ -166,8 +166,8 @@ class DspyModel:
     def load_adapter(self, name: str, path: Path) -> None:
         raise AdapterError(f"{self.name} takes no adapters; name the model by its LiteLLM string")
 
-    async def complete(self, messages: Messages, seeds: Sequence[int], *, temperature: float,
-                       max_tokens: int) -> Completions:
+    async def complete(self, messages: Messages, seeds: Sequence[int], *, temperature: float, max_tokens: int,
+                       adapter: str | None = None) -> Completions:
         started = time.perf_counter()
         texts: list[str | None] = []
         for _ in seeds:

@@ -70,7 +70,7 @@ class SearchProgram(dspy.Module):
         """Raises ModelError when a model of this program cannot be reached."""
         for module in (self.policy, self.value):
             if isinstance(module, Policy | Value):
-                models.load(module.lm).check()
+                models.load(module.predict.lm or module.lm).check()
 
     # Parts that searches share
 

@@ -108,6 +108,14 @@ def test_optimizers_see_a_trace(env):
         assert dspy.settings.trace[0][0] is program.value.predict
 
 
+def test_set_lm_is_obeyed(env):
+    with FakeServer(game24_script, ["m"]) as server:
+        program = GreedySearch(env, LegalMoves(), Value(EstimateNumbers, "embedded/game24", samples=1))
+        program.set_lm(lm(server))
+        program(task="4 5 6 10")
+        assert server.requests and program.dump_state()["value"]["lm"] == "hosted_vllm/m"
+
+
 def test_no_model_is_one_clear_error(env):
     with pytest.raises(StlError, match="no language model"):
         GreedySearch(env, LegalMoves(), Value(LookaheadNumbers))(task="4 5 6 10")
