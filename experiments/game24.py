@@ -54,7 +54,7 @@ class Settings:
     epochs: float = 6
     batch_size: int = 16
     max_tokens: int = 512
-    concurrency: int = 100
+    concurrency: int = 50
 
     @property
     def information(self) -> str:
@@ -163,11 +163,14 @@ class Table:
 
     def add(self, row: str, value: Any, split: str, beam: int, policy: str | None = None,
             seeds: Sequence[int] | None = None) -> Cell:
-        program = search(self.settings, self.env, value, beam, policy)
+        program, tasks = search(self.settings, self.env, value, beam, policy), self.env.tasks(split)[:self.limit]
+        seeds = seeds or self.seeds
+        stage = f"{row}, {split}, beam {beam}"
+        self.bars.show(stage, 0, len(seeds) * len(tasks))
         cell = evaluate(
-            program, self.env.tasks(split)[:self.limit], row=row, split=split, seeds=seeds or self.seeds,
-            folder=self.folder, concurrency=self.settings.concurrency,
-            progress=lambda done, total: self.bars.show(f"{row}, {split}, beam {beam}", done, total))
+            program, tasks, row=row, split=split, seeds=seeds, folder=self.folder,
+            concurrency=self.settings.concurrency,
+            progress=lambda done, total: self.bars.show(stage, done, total))
         self.cells.append(cell)
         return cell
 

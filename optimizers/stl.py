@@ -136,10 +136,11 @@ class SelfTaughtLookahead(Teleprompter):
         if isinstance(roller, BeamSearch):
             roller.expand_what = self.expand
 
-        def progress(done: int, total: int, _: TaskResult) -> None:
+        def progress(done: int, total: int, _: TaskResult | None = None) -> None:
             if self.callback:
                 self.callback.on_progress(k, "rollouts", done, total)
 
+        progress(0, len(tasks))
         results = engine.run_sync(engine.run_tasks(
             roller, tasks, seed=self.seed + 1000 * k, concurrency=self.concurrency, progress=progress,
             journal=self.run_dir / f"rollouts-{k}.jsonl", fingerprint={"program": roller.dump_state()},

@@ -71,8 +71,8 @@ class Policy(dspy.Module):
 
     def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
         return {"kind": "Policy", "lm": string_of(self.predict.lm or self.lm), "count": self.count,
-                "samples": self.samples, "rounds": self.rounds, "temperature": self.temperature, "max_tokens": self.max_tokens,
-                "demos": [dict(demo) for demo in self.predict.demos]}
+                "samples": self.samples, "rounds": self.rounds, "temperature": self.temperature,
+                "max_tokens": self.max_tokens, "demos": [dict(demo) for demo in self.predict.demos]}
 
 
 def _step(environment: Environment, state: State, text: str) -> Proposal | None:
