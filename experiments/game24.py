@@ -45,7 +45,7 @@ class Settings:
     width: int = 5
     expand: Literal["kept", "all"] = "all"
     filter: Literal["calculator", "none"] = "calculator"
-    strict: bool = False
+    strict: int = 0
     variant: Literal["lv", "lv+tr", "lv+tr+r"] = "lv+tr+r"
     start: Literal["base", "continue"] = "base"
     others_per_top: float | None = 1.5
@@ -99,9 +99,9 @@ def filters(settings: Settings) -> dict[str, Filter]:
     return {"calculator": calculator} if settings.filter == "calculator" else {}
 
 
-def held_back(env: GameOf24) -> Closed:
-    """The strict split: every state of two or more numbers that some test puzzle can reach."""
-    states = {format_numbers(numbers) for numbers in reachable([task.text for task in env.tasks("test")])}
+def held_back(env: GameOf24, smallest: int) -> Closed:
+    """A strict split: every state of at least `smallest` numbers that some test puzzle can reach."""
+    states = {format_numbers(numbers) for numbers in reachable([task.text for task in env.tasks("test")], smallest)}
     return lambda state: state.text in states
 
 
@@ -110,7 +110,7 @@ def optimizer(settings: Settings, env: GameOf24, run_dir: Path, seed: int, callb
         iterations=settings.iterations, tasks_per_iteration=settings.tasks, run_dir=run_dir,
         rollout_aggregate=settings.rollout_aggregate, rollout_samples=settings.rollout_samples, expand=settings.expand,
         variant=settings.variant, start=settings.start, others_per_top=settings.others_per_top,
-        filters=filters(settings), closed=held_back(env) if settings.strict else None, weights=settings.weights,
+        filters=filters(settings), closed=held_back(env, settings.strict) if settings.strict else None, weights=settings.weights,
         concurrency=settings.concurrency, seed=seed, callback=callback, lora=LoraSettings(
             learning_rate=settings.learning_rate, epochs=settings.epochs, batch_size=settings.batch_size,
             loss=settings.loss, max_length=2048))
@@ -256,7 +256,9 @@ def parse(argv: Sequence[str] | None) -> tuple[Settings, argparse.Namespace]:
         help="look ahead from kept states (the paper) or from all proposed ones. Default: %(default)s")
     add("--filter", choices=["calculator", "none"], default=default.filter,
         help="drop rows whose arithmetic a calculator finds wrong, or none. Default: %(default)s")
-    add("--strict", action="store_true", help="drop rows whose state or successor some test puzzle can reach")
+    add("--strict", type=int, choices=[0, 2, 3], default=default.strict, metavar="SMALLEST",
+        help="drop rows whose state or successor, of at least SMALLEST numbers (2 or 3), some test puzzle can reach; "
+             "0 for none. Default: %(default)s")
     add("--variant", choices=["lv", "lv+tr", "lv+tr+r"], default=default.variant,
         help="what a tuned value says before its score. Default: %(default)s")
     add("--start", choices=["base", "continue"], default=default.start,
