@@ -110,8 +110,8 @@ def optimizer(settings: Settings, env: GameOf24, run_dir: Path, seed: int, callb
         iterations=settings.iterations, tasks_per_iteration=settings.tasks, run_dir=run_dir,
         rollout_aggregate=settings.rollout_aggregate, rollout_samples=settings.rollout_samples, expand=settings.expand,
         variant=settings.variant, start=settings.start, others_per_top=settings.others_per_top,
-        filters=filters(settings), closed=held_back(env, settings.strict) if settings.strict else None, weights=settings.weights,
-        concurrency=settings.concurrency, seed=seed, callback=callback, lora=LoraSettings(
+        filters=filters(settings), closed=held_back(env, settings.strict) if settings.strict else None,
+        weights=settings.weights, concurrency=settings.concurrency, seed=seed, callback=callback, lora=LoraSettings(
             learning_rate=settings.learning_rate, epochs=settings.epochs, batch_size=settings.batch_size,
             loss=settings.loss, max_length=2048))
 

@@ -44,8 +44,8 @@ ABLATIONS = ("lv", "lv+tr", "paper's recipe", "strict, 3 numbers and more")
 def configurations(csv: str | None) -> dict[str, Settings]:
     """The study's settings by name; each differs from the first in what its name says.
 
-    "strict" holds back states of two numbers and more. It loses most rows of a rollout, so it rolls out every training puzzle, with
-    more draws per state; its other two changes were chosen on validation puzzles.
+    "strict" holds back states of two numbers and more. It loses most rows of a rollout, so it rolls out every training
+    puzzle, with more draws per state; its other two changes were chosen on validation puzzles.
     """
     main = Settings(csv=csv, iterations=3)
     return {
