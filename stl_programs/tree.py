@@ -67,13 +67,13 @@ class Tree:
         return len(self.nodes)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; the states' payloads are left out and rebuilt by replay where they are needed."""
+        """JSON-ready. Left out: the states' payloads, and the rationales of draws that were not chosen."""
         return {"task": self.task.text, "nodes": [
             {"id": n.id, "parent": n.parent, "action": n.action, "state": n.state.text, "key": n.state.key,
              "terminal": n.state.terminal, "expanded": n.expanded, "kept": n.kept,
              "value": None if n.estimate is None else {
                  "score": n.estimate.score, "rationale": n.estimate.rationale,
-                 "samples": [[s.score, s.rationale, s.missing] for s in n.estimate.samples]}}
+                 "samples": [[s.score, s.missing] for s in n.estimate.samples]}}
             for n in self.nodes]}
 
     @classmethod
@@ -93,7 +93,7 @@ class Tree:
             if row["value"] is not None:
                 value = row["value"]
                 node.estimate = ValueEstimate(value["score"], value["rationale"],
-                                              tuple(Sample(*sample) for sample in value["samples"]))
+                                              tuple(Sample(score, missing=why) for score, why in value["samples"]))
         if tree is None:
             raise ValueError("a tree record without nodes")
         return tree
