@@ -118,11 +118,11 @@ def caption(summary: dict[str, Any]) -> str:
         f"evaluation. Splits: {summary['splits']}. {summary['date']}.")
 
 
-def pivot(summary: dict[str, Any]) -> str:
-    """One line a row name, one column a split and beam: solved [interval], and the difference to the strongest V0."""
+def pivot(summary: dict[str, Any], only: Sequence[str] = ()) -> str:
+    """A line per row name (of `only`), a column per split and beam: solved [interval]; last, the difference to V0 x 8."""
     panels = sorted({(row["split"], row["beam"]) for row in summary["rows"]},
                     key=lambda panel: (panel[0] != "test", panel[0] == "validation", -panel[1]))
-    names = list(dict.fromkeys(row["row"] for row in summary["rows"]))
+    names = list(dict.fromkeys(row["row"] for row in summary["rows"] if not only or row["row"] in only))
     strong = f"minus {summary['baseline']}, 8 samples"
     columns = [f"{split}, beam {beam}" for split, beam in panels]
     head = ["solved", *columns, f"{columns[0]}, {strong}"]

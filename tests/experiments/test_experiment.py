@@ -112,9 +112,9 @@ def test_a_served_model_plays_and_is_tuned(tmp_path, monkeypatch, tiny_chat_mode
         monkeypatch.setenv("HOSTED_VLLM_API_BASE", server.url)
         for name in ("hosted_vllm/policy", "hosted_vllm/value"):
             models._bases.pop(name, None)
-        code = game24.main([*SMALL, "--run-dir", str(tmp_path / "run"), "--mlflow", "", "--limit", "2", "--tasks", "2",
-                            "--policy", "hosted_vllm/policy", "--value", "hosted_vllm/value",
-                            "--weights", str(tiny_chat_model), "--learning-rate", "1e-3"])
+        code = game24.main([*SMALL, "--run-dir", str(tmp_path / "run"), "--mlflow", "", "--limit", "1", "--tasks", "1",
+                            "--beams", "2", "--expand", "kept", "--policy", "hosted_vllm/policy",
+                            "--value", "hosted_vllm/value", "--weights", str(tiny_chat_model), "--learning-rate", "1e-3"])
         assert code == 0
         asked = {request["model"] for request in server.requests}
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
