@@ -119,7 +119,7 @@ def caption(summary: dict[str, Any]) -> str:
 
 
 def pivot(summary: dict[str, Any], only: Sequence[str] = ()) -> str:
-    """A line per row name (of `only`), a column per split and beam: solved [interval]; last, the difference to V0 x 8."""
+    """A line per row name (of `only`), a column per split and beam: solved [interval]; then the gain on V0 x 8."""
     panels = sorted({(row["split"], row["beam"]) for row in summary["rows"]},
                     key=lambda panel: (panel[0] != "test", panel[0] == "validation", -panel[1]))
     names = list(dict.fromkeys(row["row"] for row in summary["rows"] if not only or row["row"] in only))

@@ -8,6 +8,7 @@ import hashlib
 import json
 import threading
 import time
+import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -98,6 +99,7 @@ class InProcessModel:
 
     def _model(self, adapter: str | None) -> Any:
         if adapter not in self._models:
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft asks, not we
             model = AutoModelForCausalLM.from_pretrained(self.directory, dtype=torch.float32)
             if adapter is not None:
                 from peft import PeftModel

@@ -114,7 +114,8 @@ def test_a_served_model_plays_and_is_tuned(tmp_path, monkeypatch, tiny_chat_mode
             models._bases.pop(name, None)
         code = game24.main([*SMALL, "--run-dir", str(tmp_path / "run"), "--mlflow", "", "--limit", "1", "--tasks", "1",
                             "--beams", "2", "--expand", "kept", "--policy", "hosted_vllm/policy",
-                            "--value", "hosted_vllm/value", "--weights", str(tiny_chat_model), "--learning-rate", "1e-3"])
+                            "--value", "hosted_vllm/value", "--weights", str(tiny_chat_model),
+                            "--learning-rate", "1e-3"])
         assert code == 0
         asked = {request["model"] for request in server.requests}
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
