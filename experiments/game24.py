@@ -62,6 +62,12 @@ class Settings:
         return "calculator-verified" if self.filter == "calculator" else "reward-free"
 
 
+def described(settings: Settings) -> dict[str, Any]:
+    """The settings for a report: files by their name, not by where they lie on this disk."""
+    return asdict(settings) | {name: Path(path).name if (path := getattr(settings, name)) else None
+                               for name in ("csv", "weights")}
+
+
 def environment(settings: Settings) -> GameOf24:
     return GameOf24(settings.csv)
 
@@ -218,7 +224,7 @@ def run(settings: Settings, run_dir: Path, *, beams: Sequence[int] = (5, 1), eva
         for beam in beams:
             table.add("oracle", Oracle(), "test", beam)
     summary = report.summarize(
-        table.cells, settings=asdict(settings), information=settings.information, chosen=chosen, baseline="V0",
+        table.cells, settings=described(settings), information=settings.information, chosen=chosen, baseline="V0",
         split_source="published list" if settings.csv else "enumeration", seconds=time.perf_counter() - started,
         stl_seeds=[seed])
     files = report.write(summary, run_dir)

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from experiments.game24 import (
     Settings,
     base_value,
     compile_values,
+    described,
     environment,
     published_list,
     search,
@@ -141,7 +142,8 @@ def run(csv: str | None, run_dir: Path, workers: int) -> dict[str, Any]:
     cells.append(merged([evaluate_unit(csv, run_dir, MAIN, s, chosen[MAIN], "test", 5, EVAL_SEEDS, row,
                                        "embedded/game24") for s in STL_SEEDS], row))
     summary = report.summarize(
-        cells, settings={name: asdict(settings) for name, settings in configs.items()}, information="as each row says",
+        cells, settings={name: described(settings) for name, settings in configs.items()},
+        information="as each row says",
         chosen=f"{MAIN}, V{chosen[MAIN]}", baseline="V0", seconds=time.perf_counter() - started,
         split_source="published list" if csv else "enumeration", stl_seeds=list(STL_SEEDS))
     summary["chosen"] = {name: f"V{k}" for name, k in chosen.items()}
