@@ -114,7 +114,8 @@ async def run_tasks(
     """Search every task, at most `concurrency` at a time; results in the order of `tasks`.
 
     Args:
-        seed: of all draws and tie-breaks. Results depend on it, not on timing.
+        seed: of all draws and tie-breaks. Results depend on it and not on timing, up to the rounding of a batched
+            model, which may tip a draw now and then.
         progress: called with (finished, all, result) after every task.
         journal: a JSON Lines file. Finished tasks found there are not run again; newly finished ones are appended.
         fingerprint: what must be equal for a journal to be continued (models, settings).
