@@ -114,7 +114,8 @@ def caption(summary: dict[str, Any]) -> str:
         f"Solved, of n = {first['n']} puzzles and {len(first['seeds'])} evaluation seed(s); STL seeds: "
         f"{summary['stl_seeds']}. The answer scored is the program's own, first trial. Training setting: "
         f"{summary['information']}. \"After STL\" is {summary['after_stl']}, chosen on validation puzzles. "
-        "States, calls and tokens are per puzzle; seconds are model seconds per evaluation; missing counts are per "
+        f"Policy: {first['policy']}{' (calls no model)' if first['policy'] == 'LegalMoves' else ''}, unless a row says "
+        "otherwise. States, calls and tokens are per puzzle; seconds are model seconds per evaluation; missing counts are per "
         f"evaluation. Splits: {summary['splits']}. {summary['date']}.")
 
 
