@@ -115,8 +115,8 @@ def caption(summary: dict[str, Any]) -> str:
         f"{summary['stl_seeds']}. The answer scored is the program's own, first trial. Training setting: "
         f"{summary['information']}. \"After STL\" is {summary['after_stl']}, chosen on validation puzzles. "
         f"Policy: {first['policy']}{' (calls no model)' if first['policy'] == 'LegalMoves' else ''}, unless a row says "
-        "otherwise. States, calls and tokens are per puzzle; seconds are model seconds per evaluation; missing counts are per "
-        f"evaluation. Splits: {summary['splits']}. {summary['date']}.")
+        "otherwise. States, calls and tokens are per puzzle; seconds are model seconds per evaluation; missing counts "
+        f"are per evaluation. Splits: {summary['splits']}. {summary['date']}.")
 
 
 def pivot(summary: dict[str, Any], only: Sequence[str] = ()) -> str:
