@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import hashlib
 import json
@@ -74,6 +75,7 @@ class InProcessModel:
         self._waiting: list[_Request] = []
         self._wake = threading.Condition()
         self._worker: threading.Thread | None = None
+        self._closed = False
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -121,6 +123,7 @@ class InProcessModel:
             if self._worker is None:
                 self._worker = threading.Thread(target=self._serve, name=self.name, daemon=True)
                 self._worker.start()
+                atexit.register(self.close)  # a thread inside torch must not outlive the interpreter
             self._wake.notify()
         return await request.future
 
@@ -135,7 +138,7 @@ class InProcessModel:
         torch.set_num_threads(1)
         while True:
             with self._wake:
-                while not self._waiting:
+                while not self._waiting and not self._closed:
                     self._wake.wait()
             time.sleep(GATHER_SECONDS)
             with self._wake:
@@ -145,7 +148,19 @@ class InProcessModel:
                 groups[request.adapter, request.temperature, request.max_tokens, len(request.tokens)].append(request)
             for group in groups.values():
                 for part in _parts(group):
+                    if self._closed:
+                        return
                     self._answer(part)
+            if self._closed:
+                return
+
+    def close(self) -> None:
+        """Stop after the batch in hand; later requests are not answered."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify()
+        if self._worker is not None:
+            self._worker.join()
 
     def _answer(self, group: list[_Request]) -> None:
         started = time.perf_counter()
