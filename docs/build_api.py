@@ -44,6 +44,7 @@ def page(name: str, thing: type) -> str:
 def _call(thing: object) -> str:
     text = str(inspect.signature(thing.__init__ if inspect.isclass(thing) else thing))  # type: ignore[arg-type, misc]
     text = re.sub(r"""(: |-> )(["'])(.*?)\2(?=[,)=]| =|$)""", r"\1\3", text)
+    text = re.sub(r"<function (\w+) at 0x[0-9a-f]+>", r"\1", text)
     return text.replace("(self, ", "(").replace("(self)", "()")
 
 

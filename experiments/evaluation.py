@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from stl_programs import SearchProgram, TaskResult, run_tasks
-from stl_programs.engine import run_sync
+from stl_programs import SearchProgram, Status, TaskResult, run_sync, run_tasks
 from stl_programs.records import Task
 
-OnProgress = Callable[[int, int], None]
+OnProgress = Callable[[int, int, str], None]
 
 
 @dataclass
@@ -69,7 +68,7 @@ class Cell:
 
 
 def evaluate(program: SearchProgram, tasks: Sequence[Task], *, row: str, split: str, seeds: Sequence[int],
-             folder: Path, concurrency: int = 64, keep_trees: bool = False,
+             folder: Path, concurrency: int = 64, in_flight: int = 32, keep_trees: bool = False,
              progress: OnProgress | None = None) -> Cell:
     """Search every task once per seed and check the answers. Judgements are never shared between puzzles.
 
@@ -79,14 +78,15 @@ def evaluate(program: SearchProgram, tasks: Sequence[Task], *, row: str, split: 
     beam = getattr(program, "width", 1)
     outcomes: list[list[dict[str, Any]]] = []
 
-    def on_task(done: int, total: int, _: TaskResult) -> None:
+    def on_task(status: Status) -> None:
         if progress:
-            progress(len(outcomes) * len(tasks) + done, len(seeds) * len(tasks))
+            progress(len(outcomes) * len(tasks) + status.done, len(seeds) * len(tasks), status.detail)
 
     for seed in seeds:
         results = run_sync(run_tasks(
-            program, tasks, seed=seed, concurrency=concurrency, keep_trees=keep_trees, progress=on_task,
-            journal=folder / f"{slug(row)}-{split}-b{beam}-s{seed}.jsonl", fingerprint={"program": state}))
+            program, tasks, seed=seed, concurrency=concurrency, in_flight=in_flight, keep_trees=keep_trees,
+            progress=on_task, fingerprint={"program": state},
+            journal=folder / f"{slug(row)}-{split}-b{beam}-s{seed}.jsonl"))
         outcomes.append([_outcome(program, task, result) for task, result in zip(tasks, results, strict=True)])
     value = state["value"]
     return Cell(row, split, beam, program.information, state["policy"].get("lm") or state["policy"]["kind"],

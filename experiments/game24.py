@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from experiments import report
+from experiments.command import guarded
 from experiments.evaluation import Cell, evaluate
 from experiments.progress import Bars
 from optimizers import LoraSettings, SelfTaughtLookahead
@@ -24,7 +25,6 @@ from optimizers.lookahead import Closed, LookaheadExample
 from optimizers.stl import shuffled
 from stl_programs import BeamSearch, GameOf24, LegalMoves, Oracle, Policy, SearchProgram, Uniform, Value
 from stl_programs.environments.game24 import calculator_check, format_numbers, reachable
-from stl_programs.errors import StlError
 from stl_programs.records import Task
 
 
@@ -55,6 +55,7 @@ class Settings:
     batch_size: int = 16
     max_tokens: int = 512
     concurrency: int = 50
+    in_flight: int = 32
 
     @property
     def information(self) -> str:
@@ -117,7 +118,8 @@ def optimizer(settings: Settings, env: GameOf24, run_dir: Path, seed: int, callb
         rollout_aggregate=settings.rollout_aggregate, rollout_samples=settings.rollout_samples, expand=settings.expand,
         variant=settings.variant, start=settings.start, others_per_top=settings.others_per_top,
         filters=filters(settings), closed=held_back(env, settings.strict) if settings.strict else None,
-        weights=settings.weights, concurrency=settings.concurrency, seed=seed, callback=callback, lora=LoraSettings(
+        weights=settings.weights, in_flight=settings.in_flight, concurrency=settings.concurrency, seed=seed,
+        callback=callback, lora=LoraSettings(
             learning_rate=settings.learning_rate, epochs=settings.epochs, batch_size=settings.batch_size,
             loss=settings.loss, max_length=2048))
 
@@ -133,8 +135,8 @@ class Iterations:
         if self.tracker:
             self.tracker.on_start(optimizer, program)
 
-    def on_progress(self, k: int, stage: str, done: int, total: int) -> None:
-        self.bars.show(f"V{k} {stage}", done, total)
+    def on_progress(self, k: int, stage: str, done: int, total: int, detail: str = "") -> None:
+        self.bars.show(f"V{k} {stage}", done, total, detail)
 
     def on_iteration(self, iteration: Any, program: SearchProgram) -> None:
         self.programs.append(program)
@@ -175,8 +177,8 @@ class Table:
         self.bars.show(stage, 0, len(seeds) * len(tasks))
         cell = evaluate(
             program, tasks, row=row, split=split, seeds=seeds, folder=self.folder,
-            concurrency=self.settings.concurrency,
-            progress=lambda done, total: self.bars.show(stage, done, total))
+            concurrency=self.settings.concurrency, in_flight=self.settings.in_flight,
+            progress=lambda done, total, detail: self.bars.show(stage, done, total, detail))
         self.cells.append(cell)
         return cell
 
@@ -276,6 +278,8 @@ def parse(argv: Sequence[str] | None) -> tuple[Settings, argparse.Namespace]:
     add("--epochs", type=float, default=default.epochs, help="Default: %(default)s")
     add("--max-tokens", type=int, default=default.max_tokens, help="longest reply. Default: %(default)s")
     add("--concurrency", type=int, default=default.concurrency, help="puzzles searched at once. Default: %(default)s")
+    add("--in-flight", type=int, default=default.in_flight, help="requests at once to one served model. Default: "
+                                                                  "%(default)s")
     add("--beams", type=int, nargs="+", default=[5, 1], help="beam widths that are evaluated. Default: 5 1")
     add("--eval-seeds", type=int, default=1, help="evaluations of every row, with seeds 0, 1, ... Default: 1")
     add("--seed", type=int, default=0, help="STL seed: order of puzzles, rollouts, training. Default: 0")
@@ -289,18 +293,13 @@ def parse(argv: Sequence[str] | None) -> tuple[Settings, argparse.Namespace]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     settings, arguments = parse(argv)
-    try:
+
+    def work() -> None:
         summary = run(settings, arguments.run_dir, beams=arguments.beams, eval_seeds=range(arguments.eval_seeds),
                       seed=arguments.seed, limit=arguments.limit, mlflow_store=arguments.mlflow or None)
-    except (StlError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"\nstopped; everything finished is in {arguments.run_dir}. The same command goes on from there.",
-              file=sys.stderr)
-        return 130
-    report.show(summary, arguments.run_dir, arguments.mlflow)
-    return 0
+        report.show(summary, arguments.run_dir, arguments.mlflow)
+
+    return guarded(work, arguments.run_dir)
 
 
 if __name__ == "__main__":

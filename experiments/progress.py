@@ -29,7 +29,7 @@ class Bars:
         self.live = self.console.is_terminal
         self._progress = Progress(
             TextColumn("{task.description:<34}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TimeRemainingColumn(), console=self.console, disable=not self.live)
+            TimeRemainingColumn(), TextColumn("{task.fields[detail]}"), console=self.console, disable=not self.live)
         self._stages: dict[str, tuple[TaskID, float]] = {}
 
     def __enter__(self) -> Bars:
@@ -39,11 +39,11 @@ class Bars:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def show(self, stage: str, done: int, total: int) -> None:
+    def show(self, stage: str, done: int, total: int, detail: str = "") -> None:
         if stage not in self._stages:
-            self._stages[stage] = (self._progress.add_task(stage, total=total), time.perf_counter())
+            self._stages[stage] = (self._progress.add_task(stage, total=total, detail=""), time.perf_counter())
         task, started = self._stages[stage]
-        self._progress.update(task, completed=done, total=total)
+        self._progress.update(task, completed=done, total=total, detail=detail if done < total else "")
         if done >= total and not self.live:
             self.say(f"{stage}: {done} in {time.perf_counter() - started:.1f} s")
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import report
+from experiments.command import guarded
 from experiments.evaluation import Cell, evaluate
 from experiments.game24 import (
     Settings,
@@ -32,7 +33,6 @@ from experiments.game24 import (
 from experiments.progress import Bars
 from optimizers.stl import tuned_value
 from stl_programs import GameOf24, Oracle, Uniform, Value
-from stl_programs.errors import StlError
 
 STL_SEEDS = (0, 1)
 EVAL_SEEDS = (0, 1, 2)
@@ -178,21 +178,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=2, help="processes; one core each")
     parser.add_argument("--publish", type=Path, help="also copy summary, table and figure to this folder")
     arguments = parser.parse_args(argv)
-    try:
+
+    def work_all() -> None:
         summary = run(arguments.csv, arguments.run_dir, arguments.workers)
-    except (StlError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"\nstopped; everything finished is in {arguments.run_dir}. The same command goes on from there.",
-              file=sys.stderr)
-        return 130
-    if arguments.publish:
-        arguments.publish.mkdir(parents=True, exist_ok=True)
-        for name in ("summary.json", "table.md", "figure.png"):
-            shutil.copy(arguments.run_dir / name, arguments.publish / name)
-    report.show(summary, arguments.run_dir, None)
-    return 0
+        if arguments.publish:
+            arguments.publish.mkdir(parents=True, exist_ok=True)
+            for name in ("summary.json", "table.md", "figure.png"):
+                shutil.copy(arguments.run_dir / name, arguments.publish / name)
+        report.show(summary, arguments.run_dir, None)
+
+    return guarded(work_all, arguments.run_dir)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 
 from optimizers import Iteration, SelfTaughtLookahead
 from optimizers.stl import Stage
-from stl_programs import SearchProgram, Tree
+from stl_programs import SearchProgram
 from stl_programs.records import Usage
 from stl_programs.viewer import tree_page
 
@@ -34,25 +34,33 @@ class MlflowCallback:
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         mlflow.set_tracking_uri(self.store)
-        mlflow.set_experiment(self.experiment)
-        run = mlflow.MlflowClient().create_run(
-            mlflow.get_experiment_by_name(self.experiment).experiment_id, run_name=self.run_name)
-        self.parent = run.info.run_id
+        found = mlflow.get_experiment_by_name(self.experiment)
+        experiment = found.experiment_id if found else mlflow.create_experiment(
+            self.experiment, artifact_location=artifacts_of(self.store))
+        mlflow.set_experiment(experiment_id=experiment)
+        self._notes = optimizer.run_dir / "mlflow.json"
+        notes = json.loads(self._notes.read_text()) if self._notes.exists() else {}
+        if notes.get("store") == self.store and _exists(notes["parent"]):  # the compile goes on, and so do its runs
+            self.parent, self.children = notes["parent"], {int(k): run for k, run in notes["children"].items()}
+            return
+        self.parent = mlflow.MlflowClient().create_run(experiment, run_name=self.run_name).info.run_id
+        self._keep_notes()
         with mlflow.start_run(run_id=self.parent):
             mlflow.log_params(_flat(optimizer.settings()))
             mlflow.log_dict(program.dump_state(), "program.json")
 
-    def on_progress(self, k: int, stage: Stage, done: int, total: int) -> None:
+    def on_progress(self, k: int, stage: Stage, done: int, total: int, detail: str = "") -> None:
         """Progress bars are the caller's."""
 
     def on_iteration(self, iteration: Iteration, program: SearchProgram) -> None:
         import mlflow
         import pandas
 
+        if iteration.k in self.children:
+            return
         manifest, provenance = iteration.dataset.manifest, iteration.provenance
         with mlflow.start_run(run_id=self.parent), mlflow.start_run(
                 run_name=f"V{iteration.k}", nested=True) as run:
-            self.children[iteration.k] = run.info.run_id
             mlflow.log_params({"iteration": iteration.k, "adapter": iteration.lm,
                                "data_sha256": manifest["sha256"], "signature": manifest["signature"]})
             frame = pandas.DataFrame({
@@ -71,7 +79,14 @@ class MlflowCallback:
                     mlflow.log_metric(name.removesuffix("es"), loss, step=epoch + 1)
             trees = [result.tree for result in iteration.rollouts if result.tree]
             if trees:
-                mlflow.log_text(tree_page(Tree.from_dict(trees[0])), "tree.html")
+                mlflow.log_text(tree_page(trees[0]), "tree.html")
+        self.children[iteration.k] = run.info.run_id
+        self._keep_notes()
+
+    def _keep_notes(self) -> None:
+        """Which runs this compile has, for when it goes on."""
+        self._notes.parent.mkdir(parents=True, exist_ok=True)
+        self._notes.write_text(json.dumps({"store": self.store, "parent": self.parent, "children": self.children}))
 
     def on_end(self, program: SearchProgram) -> None:
         """Nothing is left open: every run was closed where it was written."""
@@ -90,6 +105,21 @@ class MlflowCallback:
         with mlflow.start_run(run_id=self.parent):
             for file in files:
                 mlflow.log_artifact(str(file))
+
+
+def artifacts_of(store: str) -> str | None:
+    """Beside a sqlite store's file; MLflow's own choice for any other store."""
+    file = store.removeprefix("sqlite:///")
+    return None if file == store else (Path(file).resolve().parent / "mlruns").as_uri()
+
+
+def _exists(run: str) -> bool:
+    import mlflow
+
+    try:
+        return mlflow.get_run(run).info.lifecycle_stage == "active"
+    except mlflow.exceptions.MlflowException:
+        return False
 
 
 def _rollout_metrics(iteration: Iteration) -> dict[str, float]:

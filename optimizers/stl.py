@@ -18,7 +18,7 @@ from optimizers.lookahead import Closed, LookaheadExample, lookahead
 from optimizers.lora import LoraSettings, train_adapter
 from signatures import Variant, lookahead_variant
 from stl_programs import engine, models
-from stl_programs.engine import TaskResult
+from stl_programs.engine import Status, TaskResult
 from stl_programs.errors import ModelError, StlError
 from stl_programs.models import adapter_hash, base_name
 from stl_programs.records import Task
@@ -45,7 +45,7 @@ class Callback(Protocol):
     """Watches a compile. Every method may do nothing."""
 
     def on_start(self, optimizer: SelfTaughtLookahead, program: SearchProgram) -> None: ...
-    def on_progress(self, k: int, stage: Stage, done: int, total: int) -> None: ...
+    def on_progress(self, k: int, stage: Stage, done: int, total: int, detail: str = "") -> None: ...
     def on_iteration(self, iteration: Iteration, program: SearchProgram) -> None: ...
     def on_end(self, program: SearchProgram) -> None: ...
 
@@ -70,6 +70,7 @@ class SelfTaughtLookahead(Teleprompter):
         terminal_states: also train on the judgements of terminal states.
         share_judgements: judge a state once per rollout phase, where values do not depend on the task.
         lora: training settings; the paper's by default.
+        in_flight, concurrency: requests at once to one endpoint, and tasks open at once; see `run_tasks`.
         weights: directory of the value model's weights, where the model itself is served elsewhere.
 
     Example:
@@ -84,7 +85,7 @@ class SelfTaughtLookahead(Teleprompter):
                  others_per_top: float | None = None, filters: dict[str, Filter] | None = None,
                  closed: Closed | None = None,
                  terminal_states: bool = True, share_judgements: bool = True, lora: LoraSettings | None = None,
-                 weights: str | Path | None = None, concurrency: int = 64, seed: int = 0,
+                 weights: str | Path | None = None, in_flight: int = 32, concurrency: int | None = None, seed: int = 0,
                  callback: Callback | None = None):
         super().__init__()
         if iterations < 1 or tasks_per_iteration < 1:
@@ -99,6 +100,7 @@ class SelfTaughtLookahead(Teleprompter):
         self.closed = closed
         self.others_per_top, self.filters, self.terminal_states = others_per_top, filters or {}, terminal_states
         self.share_judgements, self.lora, self.concurrency = share_judgements, lora or LoraSettings(), concurrency
+        self.in_flight = in_flight
         self.weights, self.seed, self.callback = Path(weights) if weights else None, seed, callback
 
     def compile(self, student: SearchProgram, *, trainset: Sequence[Task | str | dspy.Example],
@@ -136,13 +138,13 @@ class SelfTaughtLookahead(Teleprompter):
         if isinstance(roller, BeamSearch):
             roller.expand_what = self.expand
 
-        def progress(done: int, total: int, _: TaskResult | None = None) -> None:
+        def progress(status: Status) -> None:
             if self.callback:
-                self.callback.on_progress(k, "rollouts", done, total)
+                self.callback.on_progress(k, "rollouts", status.done, status.total, status.detail)
 
-        progress(0, len(tasks))
         results = engine.run_sync(engine.run_tasks(
-            roller, tasks, seed=self.seed + 1000 * k, concurrency=self.concurrency, progress=progress,
+            roller, tasks, seed=self.seed + 1000 * k, in_flight=self.in_flight, concurrency=self.concurrency,
+            progress=progress,
             journal=self.run_dir / f"rollouts-{k}.jsonl", fingerprint={"program": roller.dump_state()},
             share_judgements=self.share_judgements and program.environment.task_free_values, keep_trees=True))
         failed = [result for result in results if result.error]

@@ -2,7 +2,9 @@
 
 from signatures.core import (
     NO_ACTION,
+    CompareStates,
     EstimateValue,
+    JudgeSiblings,
     Lookahead,
     ProposeActions,
     Variant,
@@ -12,5 +14,5 @@ from signatures.core import (
 )
 from signatures.scales import LabelScale, NumberScale, Scale
 
-__all__ = ["NO_ACTION", "EstimateValue", "LabelScale", "Lookahead", "NumberScale", "ProposeActions", "Scale",
-           "Variant", "lookahead_variant", "lookahead_variant_of", "signature_version"]
+__all__ = ["NO_ACTION", "CompareStates", "EstimateValue", "JudgeSiblings", "LabelScale", "Lookahead", "NumberScale",
+           "ProposeActions", "Scale", "Variant", "lookahead_variant", "lookahead_variant_of", "signature_version"]

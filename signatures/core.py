@@ -54,6 +54,29 @@ class Lookahead(dspy.Signature):
     score: str = dspy.OutputField(desc="a number from 1 (hopeless) to 10 (done)")
 
 
+class JudgeSiblings(dspy.Signature):
+    """Judge how likely it is that the task can still be completed from each of these states.
+
+    Compare them first; then give one score per state, in their order.
+    """
+
+    task: str = dspy.InputField()
+    trajectory: str = dspy.InputField(desc="the steps that led to the first of them")
+    states: list[str] = dspy.InputField(desc="the states to judge")
+    rationale: str = dspy.OutputField()
+    scores: list[str] = dspy.OutputField(desc="one score per state, on the task's scale")
+
+
+class CompareStates(dspy.Signature):
+    """Decide from which of two states the task is more likely to be completed."""
+
+    task: str = dspy.InputField()
+    first: str = dspy.InputField()
+    second: str = dspy.InputField()
+    rationale: str = dspy.OutputField()
+    better: str = dspy.OutputField(desc="one word: first or second")
+
+
 NO_ACTION = "none"
 """What Lookahead answers for `best_action` and `next_state` in a terminal state."""
 

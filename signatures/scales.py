@@ -26,6 +26,10 @@ class LabelScale:
     def top(self) -> float:
         return max(worth for _, worth in self.labels)
 
+    @property
+    def bottom(self) -> float:
+        return min(worth for _, worth in self.labels)
+
 
 @dataclass(frozen=True)
 class NumberScale:
@@ -50,6 +54,10 @@ class NumberScale:
     @property
     def top(self) -> float:
         return self.high
+
+    @property
+    def bottom(self) -> float:
+        return self.low
 
 
 Scale = LabelScale | NumberScale

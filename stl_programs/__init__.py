@@ -1,13 +1,16 @@
 """Search programs over language models: policy, value and lookahead as typed signatures."""
 
-from stl_programs.engine import TaskResult, run_tasks
+from stl_programs.engine import Budget, Status, TaskResult, run_sync, run_tasks, show_progress
 from stl_programs.environments import Environment, GameOf24
 from stl_programs.policy import LegalMoves, Policy
-from stl_programs.search import BeamSearch, GreedySearch, SearchProgram
+from stl_programs.search import MCTS, BeamSearch, BestFirstSearch, GreedySearch, LiteSearch, SearchProgram
 from stl_programs.tree import Node, Tree
-from stl_programs.value import Oracle, Uniform, Value
+from stl_programs.value import BaseValue, Oracle, Uniform, Value
+from stl_programs.values import PairwiseValue, PerDepth, SiblingValue
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
-__all__ = ["BeamSearch", "Environment", "GameOf24", "GreedySearch", "LegalMoves", "Node", "Oracle", "Policy",
-           "SearchProgram", "TaskResult", "Tree", "Uniform", "Value", "run_tasks"]
+__all__ = ["MCTS", "BaseValue", "BeamSearch", "BestFirstSearch", "Budget", "Environment", "GameOf24", "GreedySearch",
+           "LegalMoves", "LiteSearch", "Node", "Oracle", "PairwiseValue", "PerDepth", "Policy", "SearchProgram",
+           "SiblingValue", "Status", "TaskResult", "Tree", "Uniform", "Value", "run_sync", "run_tasks",
+           "show_progress"]

@@ -17,6 +17,21 @@ class OutOfRange(ModelError):
     """A prompt the model cannot read at all (a number outside its vocabulary): the estimate is missing."""
 
 
+class TransientError(ModelError):
+    """A request that failed but may pass when sent again (busy server, lost connection, cut reply).
+
+    `retry_after`: seconds that the server asked to wait. `maybe_paid`: the provider may have charged for it.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None, maybe_paid: bool = False):
+        super().__init__(message)
+        self.retry_after, self.maybe_paid = retry_after, maybe_paid
+
+
+class BudgetSpent(StlError):
+    """A budget does not cover the next request; nothing was sent for it."""
+
+
 class AdapterError(StlError):
     """An adapter that does not belong to this base model, signature or file."""
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Task:
     """One problem to solve. `id` is unique within its environment; `text` is what models read."""
 
@@ -15,7 +15,7 @@ class Task:
     text: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class State:
     """A point of a search. Immutable: it carries its own history.
 
@@ -35,7 +35,7 @@ class State:
         return "\n".join(self.history)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Action:
     """A step that can be taken. Irreversible ones are never taken during search."""
 
@@ -43,7 +43,7 @@ class Action:
     irreversible: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Transition:
     """T(s, a): the next state, whether the task ended there, and what was observed."""
 
@@ -53,7 +53,7 @@ class Transition:
     observation: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One draw of a value model. `score` None means missing, and `missing` says why."""
 
@@ -62,7 +62,7 @@ class Sample:
     missing: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ValueEstimate:
     """V(s): the aggregate of the draws that parsed, on the scale of the environment; None when none did.
 
@@ -78,25 +78,38 @@ class ValueEstimate:
         return self.score is None
 
 
-@dataclass
+@dataclass(slots=True)
 class Usage:
-    """What calls cost. Tokens are counted per draw for completions and once per call for prompts."""
+    """What calls cost. Prompt tokens are counted once per request, completion tokens per draw."""
 
     calls: int = 0
     samples: int = 0
     prompt_tokens: int = 0
+    cached_tokens: int = 0
+    """Of the prompt tokens, those that the provider read from its prefix cache."""
     completion_tokens: int = 0
     seconds: float = 0.0
     dollars: float | None = 0.0
     """None once a call's price is unknown: unknown is not free."""
     parse_failures: int = 0
     out_of_range: int = 0
+    failed_calls: int = 0
+    """Requests that failed and were sent again."""
+    replayed: int = 0
+    """Calls answered from another run's journal: nothing was sent or paid."""
 
     def add(self, other: Usage) -> None:
-        for name in ("calls", "samples", "prompt_tokens", "completion_tokens", "seconds", "parse_failures",
-                     "out_of_range"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.calls += other.calls
+        self.samples += other.samples
+        self.prompt_tokens += other.prompt_tokens
+        self.cached_tokens += other.cached_tokens
+        self.completion_tokens += other.completion_tokens
+        self.seconds += other.seconds
         self.dollars = None if self.dollars is None or other.dollars is None else self.dollars + other.dollars
+        self.parse_failures += other.parse_failures
+        self.out_of_range += other.out_of_range
+        self.failed_calls += other.failed_calls
+        self.replayed += other.replayed
 
     def to_dict(self) -> dict[str, Any]:
-        return dict(vars(self))
+        return asdict(self)

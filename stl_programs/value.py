@@ -10,16 +10,44 @@ import dspy
 
 from signatures import NO_ACTION, Scale, lookahead_variant_of, signature_version
 from stl_programs import engine
+from stl_programs.engine import Budget
 from stl_programs.environments.base import Environment
+from stl_programs.errors import BudgetSpent
 from stl_programs.models import load, string_of
 from stl_programs.models.calls import Draw, draw
 from stl_programs.records import Sample, State, Task, ValueEstimate
 
 Aggregate = Literal["median", "mean", "max"]
-Information = Literal["reward-free", "reward-guided"]
+Information = Literal["reward-free", "reward-guided", "reward and demonstrations"]
+"""What a module may see, from least to most."""
+Judged = ValueEstimate | BudgetSpent
+"""An estimate, or that the budget did not cover it."""
 
 
-class Value(dspy.Module):
+class BaseValue(dspy.Module):
+    """What a search asks of a value: estimates of all siblings at once. Subclasses write `aforward` or `judge`."""
+
+    information: Information = "reward-free"
+
+    async def aforward(self, environment: Environment, task: Task, state: State) -> ValueEstimate:
+        """The estimate of one state."""
+        [judged] = await self.judge(environment, task, [state])
+        if isinstance(judged, BudgetSpent):
+            raise judged
+        return judged
+
+    async def judge(self, environment: Environment, task: Task, states: Sequence[State]) -> list[Judged]:
+        """An estimate per state, asked for side by side."""
+        return await engine.together(*(self._one(environment, task, state) for state in states))
+
+    async def _one(self, environment: Environment, task: Task, state: State) -> Judged:
+        try:
+            return await self.aforward(environment, task, state)
+        except BudgetSpent as spent:
+            return spent
+
+
+class Value(BaseValue):
     """V(s) by a language model: several draws, each parsed by itself, aggregated.
 
     Args:
@@ -27,21 +55,22 @@ class Value(dspy.Module):
         lm: a LiteLLM string or a dspy LM; None uses dspy.settings.lm.
         scale: how score words become numbers; the environment's by default.
         samples: draws per state. aggregate: of the draws that parsed; a state without any is missing.
+        budget: of this module over a run.
     """
 
-    information: Information = "reward-free"
-
-    def __init__(self, signature: type[dspy.Signature], lm: str | dspy.BaseLM | None = None, *, samples: int = 3,
+    def __init__(self, signature: type[dspy.Signature], lm: Any = None, *, samples: int = 3,
                  aggregate: Aggregate = "median", scale: Scale | None = None, temperature: float = 1.0,
-                 max_tokens: int = 512):
+                 max_tokens: int = 512, budget: Budget | None = None):
         super().__init__()
         if samples < 1:
             raise ValueError(f"samples={samples}: a value needs at least 1 draw")
         if aggregate not in ("median", "mean", "max"):
             raise ValueError(f"aggregate={aggregate!r}: choose median, mean or max")
+        if max_tokens < 1:
+            raise ValueError(f"max_tokens={max_tokens}: a reply needs at least 1; budgets reserve this many")
         self.predict = dspy.Predict(signature)
         self.lm, self.samples, self.aggregate, self.scale = lm, samples, aggregate, scale
-        self.temperature, self.max_tokens = temperature, max_tokens
+        self.temperature, self.max_tokens, self.budget = temperature, max_tokens, budget
 
     async def aforward(self, environment: Environment, task: Task, state: State) -> ValueEstimate:
         """The estimate of one state; the same state asked twice within one scope is judged once."""
@@ -54,7 +83,7 @@ class Value(dspy.Module):
         inputs = {name: fields[name] for name in self.predict.signature.input_fields}
         seeds = [engine.context().draw_seed("value", model.name, state.key, i) for i in range(self.samples)]
         draws = await draw("value", model, self.predict, inputs, seeds, temperature=self.temperature,
-                           max_tokens=self.max_tokens)
+                           max_tokens=self.max_tokens, module=self, budget=self.budget, about=state.key)
         scale = self.scale or environment.scale
         return aggregate([read_sample(d, scale) for d in draws], self.aggregate)
 
@@ -63,6 +92,7 @@ class Value(dspy.Module):
                 "aggregate": self.aggregate, "temperature": self.temperature, "max_tokens": self.max_tokens,
                 "variant": lookahead_variant_of(self.predict.signature),
                 "signature": signature_version(self.predict.signature),
+                "budget": self.budget.to_dict() if self.budget else None,
                 "demos": [dict(demo) for demo in self.predict.demos]}
 
 
@@ -96,25 +126,26 @@ def aggregate(samples: Sequence[Sample], how: Aggregate) -> ValueEstimate:
     return ValueEstimate(score, middle.rationale, tuple(samples))
 
 
-class Uniform(dspy.Module):
+class Uniform(BaseValue):
     """Every state is worth the same; calls no model. The floor of every table."""
 
-    information: Information = "reward-free"
-
-    async def aforward(self, environment: Environment, task: Task, state: State) -> ValueEstimate:
-        return ValueEstimate(0.0)
+    async def judge(self, environment: Environment, task: Task, states: Sequence[State]) -> list[Judged]:
+        return [_SAME] * len(states)
 
     def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
         return {"kind": "Uniform"}
 
 
-class Oracle(dspy.Module):
+_SAME = ValueEstimate(0.0)
+
+
+class Oracle(BaseValue):
     """The environment's exact value. Reward-guided: the ceiling of every table, never part of training."""
 
     information: Information = "reward-guided"
 
-    async def aforward(self, environment: Environment, task: Task, state: State) -> ValueEstimate:
-        return ValueEstimate(environment.oracle_value(state))
+    async def judge(self, environment: Environment, task: Task, states: Sequence[State]) -> list[Judged]:
+        return [ValueEstimate(environment.oracle_value(state)) for state in states]
 
     def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
         return {"kind": "Oracle"}

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import dspy
 import pytest
 
-from stl_programs import GameOf24
+from stl_programs import BaseValue, GameOf24
 from stl_programs.environments.game24 import solvable
 from stl_programs.records import Sample, ValueEstimate
 
@@ -33,10 +32,8 @@ def published(data: Path) -> GameOf24:
     return GameOf24(data / "game24" / "24.csv")
 
 
-class ScriptedValue(dspy.Module):
+class ScriptedValue(BaseValue):
     """Judges by a table of state texts; any other state is worth `default`. Records what it was asked."""
-
-    information = "reward-free"
 
     def __init__(self, scores: dict[str, float | None], default: float | None = 0.001):
         super().__init__()

@@ -12,17 +12,20 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-def test_the_tutorial_runs(tmp_path):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "tutorial.md").read_text(), re.S)
+@pytest.mark.parametrize("page, says", [
+    ("tutorial.md", ["embedded/game24@value-v1-", "judgements"]),
+    ("search.md", ["LiteSearch", "the task's budget of 40 calls is spent", "replies kept, [] possibly paid"])])
+def test_the_tutorials_run(tmp_path, page, says):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(), re.S)
     assert len(blocks) >= 6
     code = "\n".join(blocks)
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False,
                           env={**__import__("os").environ, "PYTHONPATH": str(ROOT)})
     assert done.returncode == 0, done.stderr
-    assert "embedded/game24@value-v1-" in done.stdout and "judgements" in done.stdout
+    assert "never retrieved" not in done.stderr and all(text in done.stdout for text in says)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md", "docs/experiments.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md", "docs/search.md", "docs/experiments.md"])
 def test_links_lead_somewhere(page):
     path = ROOT / page
     for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):

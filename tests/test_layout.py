@@ -17,6 +17,7 @@ ONLY_IN = {
     "trl": {"optimizers/lora.py"},
     "mlflow": {"experiments/tracking.py"},
     "litellm": {"stl_programs/models/remote.py"},
+    "aiohttp": {"stl_programs/models/direct.py", "stl_programs/models/simulator.py"},
 }
 
 

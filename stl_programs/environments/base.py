@@ -1,4 +1,4 @@
-"""What a search needs from a task family. Pure: stepping never changes a state."""
+"""What a search needs from a task family. As seen from the search, stepping never changes a state."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import dspy
 
@@ -36,6 +37,8 @@ class Environment(ABC):
     policy_signature: type[dspy.Signature]
     value_signature: type[dspy.Signature]
     lookahead_signature: type[dspy.Signature]
+    pure: bool = True
+    """True where `step` is a function of state and action that costs nothing; other steps are journaled."""
     task_free_values: bool = False
     """True where V depends on the state alone, so that rollouts may share judgements between tasks."""
 
@@ -53,6 +56,10 @@ class Environment(ABC):
     def legal_actions(self, state: State) -> list[Action]:
         """Every action of a state where they can be listed, one per distinct next state."""
 
+    def choices(self, state: State) -> int | None:
+        """How many distinct states can follow, so that a policy need not ask for more; None where that is unknown."""
+        return None
+
     def successors(self, state: State) -> list[tuple[Action, Transition]]:
         """Every legal action that is not irreversible, with what it leads to."""
         return [(action, self.step(state, action)) for action in self.legal_actions(state) if not action.irreversible]
@@ -60,6 +67,26 @@ class Environment(ABC):
     @abstractmethod
     def step(self, state: State, action: Action) -> Transition:
         """T(s, a). Raises TaskError for an action that is not possible in `state`."""
+
+    def action(self, state: State, text: str) -> Action:
+        """The action that a policy's `text` means; here it is marked where it cannot be undone."""
+        return Action(text)
+
+    async def astep(self, state: State, action: Action) -> Transition:
+        """`step`, for environments that are not pure and may have to wait."""
+        return self.step(state, action)
+
+    def record(self, transition: Transition) -> dict[str, Any]:
+        """A transition as JSON, for the journal. Override with `restore` where the state's key or data is not JSON."""
+        state = transition.state
+        return {"text": state.text, "key": state.key, "terminal": state.terminal, "data": state.data,
+                "terminated": transition.terminated, "truncated": transition.truncated,
+                "observation": transition.observation}
+
+    def restore(self, state: State, action: Action, row: dict[str, Any]) -> Transition:
+        """The inverse of `record`, for the step `action` from `state`."""
+        after = State(row["text"], row["key"], (*state.history, action.text), row["terminal"], row["data"])
+        return Transition(after, row["terminated"], row["truncated"], row["observation"])
 
     @abstractmethod
     def answer(self, task: Task, state: State) -> str:

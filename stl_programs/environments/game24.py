@@ -77,6 +77,9 @@ class GameOf24(Environment):
     def legal_actions(self, state: State) -> list[Action]:
         return [Action(text) for text, _ in moves(state.data)]
 
+    def choices(self, state: State) -> int:
+        return len(moves(state.data))
+
     def successors(self, state: State) -> list[tuple[Action, Transition]]:
         return [(Action(text), self._transition(state, text, after)) for text, after in moves(state.data)]
 

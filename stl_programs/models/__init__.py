@@ -11,24 +11,29 @@ An adapter is a version of a name, never new weights under an old one.
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import dspy
 
 from stl_programs.errors import AdapterError, ModelError
-from stl_programs.models.base import Completions, Messages, Model
+from stl_programs.models.base import Completions, Messages, Model, Prices
 
-__all__ = ["Completions", "Messages", "Model", "adapter_hash", "base_name", "load", "register_adapter", "string_of"]
+__all__ = ["Completions", "Messages", "Model", "Prices", "adapter_hash", "base_name", "close_sessions", "load",
+           "register_adapter", "string_of"]
 
 EMBEDDED = Path(__file__).parent / "embedded"
 _bases: dict[str, Model] = {}
 _adapters: dict[str, Path] = {}
+_of_objects: WeakKeyDictionary[Any, Model] = WeakKeyDictionary()
 
 
-def string_of(lm: str | dspy.BaseLM | None) -> str | None:
+def string_of(lm: Any) -> str | None:
     """The model string behind an `lm` argument, as tables and saved programs name it."""
-    return lm if lm is None or isinstance(lm, str) else lm.model
+    return lm if lm is None or isinstance(lm, str) else getattr(lm, "model", None) or lm.name
 
 
 def base_name(name: str) -> str:
@@ -36,18 +41,22 @@ def base_name(name: str) -> str:
     return name.partition("@")[0]
 
 
-def load(lm: str | dspy.BaseLM | None) -> Model:
-    """The model behind a LiteLLM string or a dspy LM; None means the one that dspy is configured with.
+def load(lm: str | dspy.BaseLM | Model | None) -> Model:
+    """The model behind a LiteLLM string, a dspy LM or a Model; None means the one that dspy is configured with.
 
     Raises ModelError for a string that names none, or where there is no model at all.
     """
     lm = lm or dspy.settings.lm
     if lm is None:
         raise ModelError("no language model: pass lm='provider/model' or call dspy.configure(lm=...)")
-    if not isinstance(lm, str):
-        from stl_programs.models.remote import DspyModel, RemoteModel
+    if isinstance(lm, dspy.BaseLM):
+        if lm not in _of_objects:
+            from stl_programs.models import remote
 
-        return RemoteModel.from_lm(lm) if RemoteModel.handles(lm) else DspyModel(lm)
+            _of_objects[lm] = remote.from_lm(lm) if remote.handles(lm) else remote.DspyModel(lm)
+        return _of_objects[lm]
+    if not isinstance(lm, str):
+        return lm
     if "/" not in lm:
         raise ModelError(f"{lm!r} names no provider; write PROVIDER/MODEL, like openai/gpt-4o or embedded/game24")
     if "@" in lm and lm not in _adapters:
@@ -69,9 +78,15 @@ def _open(name: str) -> Model:
         from stl_programs.models.in_process import InProcessModel
 
         return InProcessModel(name, directory)
-    from stl_programs.models.remote import RemoteModel
+    from stl_programs.models.remote import open_remote
 
-    return RemoteModel(name)
+    return open_remote(name)
+
+
+async def close_sessions() -> None:
+    """Close the connections of the running event loop."""
+    if (direct := sys.modules.get("stl_programs.models.direct")) is not None:
+        await direct.close_sessions()
 
 
 def register_adapter(name: str, path: str | Path) -> None:
@@ -94,7 +109,7 @@ class _Tuned:
 
     def __init__(self, base: Model, name: str):
         self.base, self.name = base, name
-        self.prompt_format = base.prompt_format
+        self.prompt_format, self.endpoint, self.prices = base.prompt_format, base.endpoint, base.prices
         self.check, self.weights, self.load_adapter = base.check, base.weights, base.load_adapter
 
     async def complete(self, messages: Messages, seeds: Sequence[int], *, temperature: float, max_tokens: int,

@@ -14,15 +14,37 @@ Messages = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
+class Prices:
+    """Dollars per token."""
+
+    prompt: float
+    cached_prompt: float
+    completion: float
+
+    def cost(self, prompt_tokens: int, cached_tokens: int, completion_tokens: int) -> float:
+        """Dollars of one request; `cached_tokens` of the prompt tokens were read from the provider's prefix cache."""
+        return ((prompt_tokens - cached_tokens) * self.prompt + cached_tokens * self.cached_prompt
+                + completion_tokens * self.completion)
+
+
+FREE = Prices(0.0, 0.0, 0.0)
+"""Of a model in this process."""
+
+
+@dataclass(frozen=True)
 class Completions:
-    """The draws of one request; a text is None where the provider returned nothing for that draw."""
+    """The draws of one request; a text is None where the provider returned nothing for that draw.
+
+    A provider that does not take n returns fewer texts than draws were asked for; the engine asks again for the rest.
+    """
 
     texts: list[str | None]
     prompt_tokens: int
     completion_tokens: int
-    seconds: float
-    dollars: float | None
-    """None where the price is unknown; 0.0 for a model in this process."""
+    cached_tokens: int = 0
+    """Of the prompt tokens, those that the provider read from its prefix cache."""
+    seconds: float | None = None
+    """This request's share of the work, where a model batches in this process; None: as long as it was waited for."""
 
 
 class Model(Protocol):
@@ -30,13 +52,20 @@ class Model(Protocol):
 
     name: str
     prompt_format: dspy.Adapter
+    endpoint: str | None
+    """Models of one endpoint share its bound on requests in flight. None for a model in this process: it batches."""
 
     async def complete(self, messages: Messages, seeds: Sequence[int], *, temperature: float, max_tokens: int,
                        adapter: str | None = None) -> Completions:
-        """One draw per seed, by the base or by one of its loaded adapters.
+        """One request: one draw per seed, by the base or by one of its loaded adapters. Never retries by itself.
 
-        Raises OutOfRange for a prompt it cannot read, ModelError when it cannot answer.
+        Raises OutOfRange for a prompt it cannot read, TransientError for what may pass when sent again, ModelError
+        for what will not.
         """
+        ...
+
+    def prices(self) -> Prices | None:
+        """What tokens cost; None where that is unknown, which is not free."""
         ...
 
     def check(self) -> None:
@@ -50,3 +79,8 @@ class Model(Protocol):
     def load_adapter(self, name: str, path: Path) -> None:
         """Serve the LoRA adapter at `path` under the new, versioned `name`."""
         ...
+
+
+def prompt_tokens_bound(messages: Messages) -> int:
+    """At least as many tokens as a tokenizer makes of a chat: a token holds a byte or more, and a template adds few."""
+    return sum(len(str(message["content"]).encode()) + 16 for message in messages) + 16

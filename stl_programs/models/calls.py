@@ -10,6 +10,7 @@ import dspy
 from dspy.utils.exceptions import AdapterParseError
 
 from stl_programs import engine
+from stl_programs.engine import Budget
 from stl_programs.errors import OutOfRange
 from stl_programs.models import Model
 from stl_programs.records import Usage
@@ -24,22 +25,25 @@ class Draw:
 
 
 async def draw(role: str, model: Model, predict: dspy.Predict, inputs: dict[str, Any], seeds: Sequence[int], *,
-               temperature: float, max_tokens: int) -> list[Draw]:
-    """One draw per seed, in one request. A draw that does not parse is missing and spoils no other.
+               temperature: float, max_tokens: int, module: object = None, budget: Budget | None = None,
+               about: Any = None) -> list[Draw]:
+    """One draw per seed, in one request where the provider takes n. A draw that does not parse is missing and spoils
+    no other.
 
-    What it cost is billed to `role`. Raises ModelError when the model cannot be reached.
+    What it cost is billed to `role` and to the state key `about`. Raises ModelError when the model cannot be reached,
+    BudgetSpent where a budget does not cover the call.
     """
-    format_ = model.prompt_format
+    current, format_ = engine.context(), model.prompt_format
     messages = format_.format(predict.signature, predict.demos, inputs)
     try:
-        reply = await model.complete(messages, seeds, temperature=temperature, max_tokens=max_tokens)
+        texts = await engine.complete(current, role, model, messages, seeds, temperature=temperature,
+                                      max_tokens=max_tokens, module=module, budget=budget, about=about)
     except OutOfRange as error:
-        engine.context().bill(role, Usage(out_of_range=1))
+        current.bill(role, Usage(out_of_range=1))
         return [Draw(None, str(error))] * len(seeds)
-    draws = [_parse(format_, predict.signature, text) for text in reply.texts]
-    engine.context().bill(role, Usage(
-        calls=1, samples=len(draws), prompt_tokens=reply.prompt_tokens, completion_tokens=reply.completion_tokens,
-        seconds=reply.seconds, dollars=reply.dollars, parse_failures=sum(d.fields is None for d in draws)))
+    draws = [_parse(format_, predict.signature, text) for text in texts]
+    if failures := sum(d.fields is None for d in draws):
+        current.bill(role, Usage(parse_failures=failures))
     if dspy.settings.trace is not None:
         dspy.settings.trace.extend((predict, inputs, dspy.Prediction(**d.fields)) for d in draws if d.fields)
     return draws

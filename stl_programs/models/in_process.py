@@ -23,7 +23,7 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, LogitsProcessorList
 
 from stl_programs.errors import AdapterError, ModelError, OutOfRange
-from stl_programs.models.base import Completions, Messages
+from stl_programs.models.base import FREE, Completions, Messages, Prices
 from stl_programs.models.formats import FORMATS
 
 MAX_BATCH = 1024
@@ -65,6 +65,8 @@ class InProcessModel:
     the prompt format that the model was made for ("compact"); without it, "lookahead".
     """
 
+    endpoint: str | None = None
+
     def __init__(self, name: str, directory: Path):
         self.name, self.directory = name, directory
         brought = directory / "stl_programs.json"
@@ -83,6 +85,9 @@ class InProcessModel:
         if tokenizer.chat_template is None:
             raise ModelError(f"{self.directory} has no chat template; add one to its tokenizer")
         return tokenizer
+
+    def prices(self) -> Prices:
+        return FREE
 
     def check(self) -> None:
         self._model(None)
@@ -175,7 +180,8 @@ class InProcessModel:
         row = 0
         for request in group:
             n = len(request.seeds)
-            reply = Completions(texts[row:row + n], len(request.tokens), sum(counts[row:row + n]), seconds, 0.0)
+            reply = Completions(texts[row:row + n], len(request.tokens), sum(counts[row:row + n]),
+                                seconds=seconds)
             row += n
             _hand_over(request, reply)
 

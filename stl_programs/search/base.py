@@ -2,55 +2,87 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from abc import abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import dspy
 
-from signatures import lookahead_variant, signature_version
+from signatures import CompareStates, JudgeSiblings, lookahead_variant, signature_version
 from stl_programs import engine, models
+from stl_programs.engine import Budget
 from stl_programs.environments.base import Environment
-from stl_programs.errors import AdapterError, StlError
+from stl_programs.errors import AdapterError, BudgetSpent, ModelError, StlError
+from stl_programs.models import Model
 from stl_programs.policy import LegalMoves, Policy
 from stl_programs.records import Task, ValueEstimate
 from stl_programs.tree import Found, Node, Tree
-from stl_programs.value import Oracle, Uniform, Value
+from stl_programs.value import BaseValue, Information, Oracle, Uniform, Value
+from stl_programs.values import PairwiseValue, PerDepth, SiblingValue
 
 
 class SearchProgram(dspy.Module):
-    """Base of the searches. Subclasses write `search`; `forward` and `aforward` come from here.
+    """Base of the searches. Subclasses write `grow`, and `choose` where the answer is not the best kept leaf.
 
     Args:
         environment: the task family.
         policy: proposes actions (`Policy`, `LegalMoves` or a module of the same call).
-        value: judges states (`Value`, `Uniform`, `Oracle` or a module of the same call).
+        value: judges states (`Value`, `Uniform`, `Oracle` or another `BaseValue`).
         seed: of all draws and tie-breaks.
+        budget: of every task. When it is spent the search ends with its best answer so far.
     """
 
     settings: tuple[str, ...] = ()
     """Names of the subclass's own constructor arguments, for save and load."""
 
-    def __init__(self, environment: Environment, policy: dspy.Module, value: dspy.Module, *, seed: int = 0):
+    def __init__(self, environment: Environment, policy: dspy.Module, value: BaseValue, *, seed: int = 0,
+                 budget: Budget | None = None):
         super().__init__()
-        self.environment, self.policy, self.value, self.seed = environment, policy, value, seed
+        self.environment, self.policy, self.value, self.seed, self.budget = environment, policy, value, seed, budget
+        self._range = environment.scale.bottom, environment.scale.top
 
     @property
-    def information(self) -> str:
-        """What the search may see. In a reward-free one a call to the environment's reward raises."""
-        return self.value.information
+    def information(self) -> Information:
+        """What the search may see: the most that its policy or its value may.
+
+        In a reward-free one a call to the environment's reward raises.
+        """
+        order = get_args(Information)
+        return max((module.information for module in (self.policy, self.value)), key=order.index)
 
     @abstractmethod
+    async def grow(self, tree: Tree) -> None:
+        """Search: add to `tree` until the algorithm is finished. May be ended at any await when a budget is spent."""
+
+    def choose(self, tree: Tree) -> Node:
+        """The leaf that is answered with: the best finished one that was kept, else the best of the deepest kept."""
+        kept = [node for node in tree.nodes if node.kept]
+        leaves = [node for node in kept if node.state.terminal]
+        deepest = max(node.depth for node in kept)
+        [leaf] = self.best(tree, leaves or [node for node in kept if node.depth == deepest], 1)
+        return leaf
+
     async def search(self, task: Task) -> Found:
-        """Search one task. Raises StlError when it cannot be finished."""
+        """Search one task within its budget. Raises StlError when it cannot be finished."""
+        tree, ended = Tree(task, self.environment.reset(task)), None
+        try:
+            async with engine.context().until_deadline():
+                await self.grow(tree)
+        except BudgetSpent as spent:
+            ended = str(spent)
+        leaf = self.choose(tree)
+        answer = self.environment.answer(task, leaf.state)
+        tree.about = {"program": type(self).__name__, "information": self.information, "answer": answer,
+                      "chosen": leaf.id, "ended": ended}
+        return Found(tree, leaf, answer, ended)
 
     async def aforward(self, task: str | Task) -> dspy.Prediction:
         """Search one task.
 
         Returns a dspy.Prediction: answer, trajectory (list of actions), tree, usage (per module), cost in dollars
-        (None where a price is unknown). Raises StlError for a bad task or a model that fails.
+        (None where a price is unknown), ended (the budget that ended the search, or None). Raises StlError for a bad
+        task or a model that fails.
         """
         checked = task if isinstance(task, Task) else self.environment.task(task)
         self.check()
@@ -60,44 +92,76 @@ class SearchProgram(dspy.Module):
         prices = [usage["dollars"] for usage in result.usage.values()]
         return dspy.Prediction(
             answer=result.answer, trajectory=result.trajectory, tree=Tree.from_dict(result.tree or {}),
-            usage=result.usage, cost=None if None in prices else sum(prices))
+            usage=result.usage, cost=None if None in prices else sum(prices), ended=result.ended)
 
     def forward(self, task: str | Task) -> dspy.Prediction:
         """`aforward` from ordinary code."""
         return engine.run_sync(self.aforward(task))
 
+    def models(self) -> list[Model]:
+        """The models of the policy and the value."""
+        modules = [module for _, module in self.named_sub_modules() if hasattr(module, "predict")]
+        return [models.load(module.predict.lm or module.lm) for module in modules]
+
     def check(self) -> None:
-        """Raises ModelError when a model of this program cannot be reached."""
-        for module in (self.policy, self.value):
-            if isinstance(module, Policy | Value):
-                models.load(module.predict.lm or module.lm).check()
+        """Raises ModelError when a model of this program cannot be reached, or its price is needed and unknown."""
+        for model in self.models():
+            model.check()
+            if self.budget and self.budget.dollars is not None and model.prices() is None:
+                raise ModelError(f"Budget(dollars={self.budget.dollars:g}): the price of {model.name} is unknown; "
+                                 "register it with litellm.register_model, or limit tokens instead")
 
     # Parts that searches share
 
-    async def expand(self, tree: Tree, node: Node) -> list[Node]:
-        """Add the successors of `node` and judge them all together. None for a terminal state."""
-        if node.state.terminal or node.expanded:
+    async def expand(self, tree: Tree, node: Node, count: int | None = None) -> list[Node]:
+        """Add up to `count` (None: as many as the policy gives) new successors of `node`, judged all together.
+
+        Returns all children. Two rounds of calls: proposals, then values. None for a terminal state.
+        """
+        if node.state.terminal or (node.expanded and count is None):
             return tree.children(node)
-        proposals = await self.policy.aforward(self.environment, tree.task, node.state)
+        engine.context().spend_state()
+        known = tree.children(node)
+        options = {} if count is None else {"count": count, "exclude": [child.action for child in known]}
+        proposals = await self.policy.aforward(self.environment, tree.task, node.state, **options)
         node.expanded = True
         children = [tree.add(node, step.state.history[-1], step.state)
                     for action, step in proposals if not action.irreversible]
-        estimates = await asyncio.gather(
-            *(self.value.aforward(self.environment, tree.task, child.state) for child in children))
-        for child, estimate in zip(children, estimates, strict=True):
-            child.estimate = estimate
-        return children
+        judged = await self.value.judge(self.environment, tree.task, [child.state for child in children])
+        spent, unit = None, self.unit
+        for child, estimate in zip(children, judged, strict=True):
+            if isinstance(estimate, BudgetSpent):
+                spent = estimate
+            else:
+                child.estimate, child.prior = estimate, unit(estimate)
+        if spent:
+            raise spent
+        return known + children
 
     def best(self, tree: Tree, nodes: list[Node], count: int) -> list[Node]:
         """The `count` best nodes of distinct states: missing estimates last, ties in random order."""
+        if count == 1 and nodes:
+            scores = [worth(node) for node in nodes]
+            top = max(scores)
+            if scores.count(top) == 1:
+                return [nodes[scores.index(top)]]
         shuffled = list(nodes)
         engine.context().random("ties", tree.task.id, len(tree)).shuffle(shuffled)
-        return distinct(sorted(shuffled, key=lambda node: _worth(node.estimate), reverse=True))[:count]
+        return distinct(sorted(shuffled, key=worth, reverse=True))[:count]
+
+    def unit(self, estimate: ValueEstimate | None) -> float:
+        """An estimate scaled to [0, 1] by the environment's scale; a missing one is worth 0."""
+        if estimate is None or estimate.score is None:
+            return 0.0
+        low, high = self._range
+        scaled = (estimate.score - low) / (high - low)
+        return 0.0 if scaled < 0.0 else 1.0 if scaled > 1.0 else scaled
 
     # Saving: JSON beside adapter folders, never pickle
 
     def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
         return {"program": type(self).__name__, "environment": self.environment.name,
+                "budget": self.budget.to_dict() if self.budget else None,
                 "settings": {name: getattr(self, name) for name in self.settings},
                 "policy": self.policy.dump_state(), "value": self.value.dump_state()}
 
@@ -107,9 +171,9 @@ class SearchProgram(dspy.Module):
 
         path = Path(path)
         state = self.dump_state()
-        name = state["value"].get("lm")
-        if name and "@" in name:
-            state["value"]["adapter"] = export_adapter(name, path.parent / f"{path.stem}-adapters", path.parent)
+        for value in _parts(state["value"]):
+            if "@" in (value.get("lm") or ""):
+                value["adapter"] = export_adapter(value["lm"], path.parent / f"{path.stem}-adapters", path.parent)
         path.write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
 
     def load(self, path: str | Path, *_: Any, **__: Any) -> None:  # type: ignore[override]
@@ -126,8 +190,10 @@ class SearchProgram(dspy.Module):
                            f"{type(self).__name__} for {self.environment.name}")
         for name, setting in state["settings"].items():
             setattr(self, name, setting)
-        if adapter := state["value"].get("adapter"):
-            import_adapter(state["value"]["lm"], adapter, path.parent)
+        self.budget = _budget(state)
+        for value in _parts(state["value"]):
+            if adapter := value.get("adapter"):
+                import_adapter(value["lm"], adapter, path.parent)
         self.policy = _policy(state["policy"], self.environment)
         self.value = _value(state["value"], self.environment)
 
@@ -140,28 +206,50 @@ def distinct(nodes: list[Node]) -> list[Node]:
     return list(first.values())
 
 
-def _worth(estimate: ValueEstimate | None) -> float:
-    return float("-inf") if estimate is None or estimate.score is None else estimate.score
+def worth(node: Node) -> float:
+    """The node's score; a missing or absent one is below all."""
+    return float("-inf") if node.estimate is None or node.estimate.score is None else node.estimate.score
+
+
+def _parts(value: dict[str, Any]) -> list[dict[str, Any]]:
+    """A saved value, or those that it is made of."""
+    return [part for inner in value["values"] for part in _parts(inner)] if "values" in value else [value]
+
+
+def _budget(state: dict[str, Any]) -> Budget | None:
+    return Budget(**state["budget"]) if state["budget"] else None
 
 
 def _policy(state: dict[str, Any], environment: Environment) -> dspy.Module:
     if state["kind"] == "LegalMoves":
         return LegalMoves()
     options = {name: state[name] for name in ("count", "samples", "rounds", "temperature", "max_tokens")}
-    policy = Policy(environment.policy_signature, state["lm"], **options)
+    policy = Policy(environment.policy_signature, state["lm"], budget=_budget(state), **options)
     policy.predict.demos = state["demos"]
     return policy
 
 
-def _value(state: dict[str, Any], environment: Environment) -> dspy.Module:
-    if state["kind"] in ("Uniform", "Oracle"):
-        return {"Uniform": Uniform, "Oracle": Oracle}[state["kind"]]()
-    signature = environment.value_signature if state["variant"] is None else lookahead_variant(
-        environment.lookahead_signature, state["variant"])
-    if signature_version(signature) != state["signature"]:
+def _value(state: dict[str, Any], environment: Environment) -> BaseValue:
+    kind = state["kind"]
+    if kind in ("Uniform", "Oracle"):
+        return {"Uniform": Uniform, "Oracle": Oracle}[kind]()
+    if kind == "PerDepth":
+        return PerDepth([_value(value, environment) for value in state["values"]])
+    options = {name: state[name] for name in ("samples", "temperature", "max_tokens")} | {"budget": _budget(state)}
+    value: Any
+    if kind == "SiblingValue":
+        value = SiblingValue(JudgeSiblings, state["lm"], aggregate=state["aggregate"], **options)
+    elif kind == "PairwiseValue":
+        value = PairwiseValue(CompareStates, state["lm"], **options)
+    elif kind == "Value":
+        signature = environment.value_signature if state["variant"] is None else lookahead_variant(
+            environment.lookahead_signature, state["variant"])
+        value = Value(signature, state["lm"], aggregate=state["aggregate"], **options)
+    else:
+        raise StlError(f"a saved value of kind {kind!r} is not one of this package's; build the program in code and "
+                       "load only its parts")
+    if (now := signature_version(value.predict.signature)) != state["signature"]:
         raise AdapterError(f"the saved program speaks version {state['signature']} of its value signature; this "
-                           f"installation has {signature_version(signature)}: install the version it was saved with")
-    options = {name: state[name] for name in ("samples", "aggregate", "temperature", "max_tokens")}
-    value = Value(signature, state["lm"], **options)
+                           f"installation has {now}: install the version it was saved with")
     value.predict.demos = state["demos"]
     return value

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, Literal
 
 import dspy
 
+from stl_programs import engine
 from stl_programs.environments.base import Environment
-from stl_programs.records import Task
 from stl_programs.search.base import SearchProgram, distinct
-from stl_programs.tree import Found, Node, Tree
+from stl_programs.tree import Tree
+from stl_programs.value import BaseValue
 
 
 class BeamSearch(SearchProgram):
     """Expand `width` states a level, judge all successors, keep the best `width` distinct ones.
 
-    The answer is the best finished leaf by the program's own value. `expand="all"` also expands the states that were
+    The answer is the best finished leaf by the program's own value. A level ends before the next begins: that is the
+    algorithm. `expand="all"` also expands the states that were
     judged and not kept, and judges their successors: more to learn from, the same beam.
 
     Example:
@@ -25,7 +26,7 @@ class BeamSearch(SearchProgram):
 
     settings = ("width", "expand_what")
 
-    def __init__(self, environment: Environment, policy: dspy.Module, value: dspy.Module, *, width: int = 5,
+    def __init__(self, environment: Environment, policy: dspy.Module, value: BaseValue, *, width: int = 5,
                  expand: Literal["kept", "all"] = "kept", **options: Any):
         super().__init__(environment, policy, value, **options)
         if width < 1:
@@ -34,21 +35,17 @@ class BeamSearch(SearchProgram):
             raise ValueError(f"expand={expand!r}: choose 'kept' or 'all'")
         self.width, self.expand_what = width, expand
 
-    async def search(self, task: Task) -> Found:
-        tree = Tree(task, self.environment.reset(task))
-        beam, level, leaves = [tree.root], [tree.root], list[Node]()
+    async def grow(self, tree: Tree) -> None:
+        beam, level = [tree.root], [tree.root]
         for _ in range(self.environment.max_depth):
             judged = [node for node in level if node.estimate is None or not node.estimate.missing]
             grow = distinct([*beam, *judged]) if self.expand_what == "all" else beam
-            families = await asyncio.gather(*(self.expand(tree, node) for node in grow))
+            families = await engine.together(*(self.expand(tree, node) for node in grow))
             level = [child for family in families for child in family]
             of_beam = [child for node in beam for child in tree.children(node)]
-            if not of_beam:
-                break
             kept = self.best(tree, of_beam, self.width)
             for node in kept:
                 node.kept = True
-            leaves += [node for node in kept if node.state.terminal]
             beam = [node for node in kept if not node.state.terminal]
-        [leaf] = self.best(tree, leaves or beam, 1)
-        return Found(tree, leaf, self.environment.answer(task, leaf.state))
+            if not beam:
+                break

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from stl_programs.records import Task
 from stl_programs.search.base import SearchProgram
-from stl_programs.tree import Found, Tree
+from stl_programs.tree import Tree
 
 
 class GreedySearch(SearchProgram):
@@ -14,12 +13,11 @@ class GreedySearch(SearchProgram):
         >>> GreedySearch(env, LegalMoves(), Value(env.value_signature, "embedded/game24"))(task="4 5 6 10").answer
     """
 
-    async def search(self, task: Task) -> Found:
-        node = (tree := Tree(task, self.environment.reset(task))).root
+    async def grow(self, tree: Tree) -> None:
+        node = tree.root
         while not node.state.terminal and node.depth < self.environment.max_depth:
             successors = await self.expand(tree, node)
             if not successors:
                 break
             [node] = self.best(tree, successors, 1)  # a_i = argmax_a V(T(s_i, a))
             node.kept = True
-        return Found(tree, node, self.environment.answer(task, node.state))

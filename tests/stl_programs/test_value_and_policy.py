@@ -10,7 +10,8 @@ from stl_programs import GreedySearch, LegalMoves, Policy, Value
 from stl_programs.engine import run_sync
 from stl_programs.errors import StlError
 from stl_programs.models.calls import Draw
-from stl_programs.models.fake_server import FakeServer, game24_script
+from stl_programs.models.game24_script import game24_script
+from stl_programs.models.simulator import Simulator
 from stl_programs.records import Sample
 from stl_programs.value import aggregate, read_sample
 
@@ -59,7 +60,7 @@ def lm(server):
 
 def test_the_policy_tops_up_and_says_what_not_to_repeat(env):
     replies = ['["4 + 5 = 9", "4 + 5 = 9", "4 + 5 = 10"]', '["5 * 6 = 30", "nonsense"]', '["4 * 6 = 24"]']
-    with FakeServer(lambda messages, model, seed: chat(replies[len(server.requests)]), ["m"]) as server:
+    with Simulator(lambda messages, model, seed: chat(replies[len(server.requests)]), ["m"]) as server:
         policy = Policy(ProposeMoves, lm(server), count=3)
         task = env.task("4 5 6 10")
         proposals = run_sync(policy.aforward(env, task, env.reset(task)))
@@ -69,7 +70,7 @@ def test_the_policy_tops_up_and_says_what_not_to_repeat(env):
 
 
 def test_a_policy_that_says_nonsense_gives_up_honestly(env):
-    with FakeServer(lambda messages, model, seed: "I do not know", ["m"]) as server:
+    with Simulator(lambda messages, model, seed: "I do not know", ["m"]) as server:
         program = GreedySearch(env, Policy(ProposeMoves, lm(server), rounds=2), Value(EstimateNumbers, lm(server)))
         prediction = program(task="4 5 6 10")
         assert len(server.requests) == 2
@@ -82,7 +83,7 @@ def test_one_bad_sample_spoils_only_itself(env):
         good = "[[ ## rationale ## ]]\nwhy not\n\n[[ ## score ## ]]\nsure\n\n[[ ## completed ## ]]"
         return "cut off [[ ## ratio" if seed % 2 else good
 
-    with FakeServer(reply, ["m"]) as server:
+    with Simulator(reply, ["m"]) as server:
         value = Value(EstimateNumbers, lm(server), samples=4)
         task = env.task("4 5 6 10")
         estimate = run_sync(value.aforward(env, task, env.reset(task)))
@@ -91,7 +92,7 @@ def test_one_bad_sample_spoils_only_itself(env):
 
 
 def test_the_bill_equals_the_servers_own_count(env):
-    with FakeServer(game24_script, ["m"]) as server:
+    with Simulator(game24_script, ["m"]) as server:
         program = GreedySearch(env, Policy(ProposeMoves, lm(server), count=4), Value(EstimateNumbers, lm(server)))
         usage = program(task="4 5 6 10").usage
     assert sum(u["calls"] for u in usage.values()) == len(server.requests)
@@ -100,7 +101,7 @@ def test_the_bill_equals_the_servers_own_count(env):
 
 
 def test_optimizers_see_a_trace(env):
-    with FakeServer(game24_script, ["m"]) as server, dspy.context(trace=[]):
+    with Simulator(game24_script, ["m"]) as server, dspy.context(trace=[]):
         program = GreedySearch(env, LegalMoves(), Value(EstimateNumbers, lm(server), samples=1))
         assert [name for name, _ in program.named_predictors()] == ["value.predict"]
         program(task="4 5 6 10")
@@ -109,7 +110,7 @@ def test_optimizers_see_a_trace(env):
 
 
 def test_set_lm_is_obeyed(env):
-    with FakeServer(game24_script, ["m"]) as server:
+    with Simulator(game24_script, ["m"]) as server:
         program = GreedySearch(env, LegalMoves(), Value(EstimateNumbers, "embedded/game24", samples=1))
         program.set_lm(lm(server))
         program(task="4 5 6 10")

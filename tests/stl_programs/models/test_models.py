@@ -17,9 +17,10 @@ from stl_programs import BeamSearch, LegalMoves, Policy, Value, models
 from stl_programs.engine import run_sync
 from stl_programs.environments.game24 import calculator_check
 from stl_programs.errors import AdapterError, ModelError, OutOfRange
-from stl_programs.models.fake_server import FakeServer, game24_script
+from stl_programs.models.game24_script import game24_script
 from stl_programs.models.in_process import InProcessModel, _uniform
-from stl_programs.models.remote import RemoteModel
+from stl_programs.models.remote import open_remote
+from stl_programs.models.simulator import Simulator
 
 EMBEDDED = models.EMBEDDED / "game24"
 
@@ -122,14 +123,14 @@ def test_models_that_cannot_work_fail_before_any_work(name, why, monkeypatch):
 
 def test_an_unreachable_server_and_a_missing_model_are_named():
     with pytest.raises(ModelError, match=r"no answer from http://127.0.0.1:9/v1"):
-        RemoteModel("hosted_vllm/m", api_base="http://user:secret@127.0.0.1:9/v1").check()
-    with FakeServer(game24_script, ["other"]) as server, pytest.raises(ModelError, match="serves other, not 'm'"):
-        RemoteModel("hosted_vllm/m", api_base=server.url).check()
+        open_remote("hosted_vllm/m", api_base="http://user:secret@127.0.0.1:9/v1").check()
+    with Simulator(game24_script, ["other"]) as server, pytest.raises(ModelError, match="serves other, not 'm'"):
+        open_remote("hosted_vllm/m", api_base=server.url).check()
 
 
 def test_keys_do_not_show_in_errors():
-    with FakeServer(game24_script, ["m"]) as server:
-        model = RemoteModel("hosted_vllm/absent", api_base=server.url, api_key="sk-very-secret", num_retries=0)
+    with Simulator(game24_script, ["m"]) as server:
+        model = open_remote("hosted_vllm/absent", api_base=server.url, api_key="sk-very-secret")
         with pytest.raises(ModelError) as error:
             complete(model, "hello", [0])
     assert "sk-very-secret" not in str(error.value) and "absent" in str(error.value)

@@ -1,0 +1,1 @@
+"""Measurements against goals: `python -m experiments.benchmarks.NAME`; each prints its figures beside its goals."""

@@ -1,0 +1,21 @@
+"""Every figure of the searches and their engine, in one run.
+
+    python -m experiments.benchmarks.search [--only NAME] [--json FILE]
+
+About half an hour on two cores. The peers need the `benchmarks` extra.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from experiments.benchmarks import engine, killing, tree
+from experiments.benchmarks.face import main
+
+BENCHMARKS = {
+    "greedy-episode": engine.greedy_episode, "rounds": engine.rounds, "utilisation-32": engine.utilisation_32,
+    "utilisation-128": engine.utilisation_128, "overhead": engine.overhead, "simulations": tree.simulations,
+    "kill": killing.kill_and_resume, "failures": engine.failures}
+
+if __name__ == "__main__":
+    sys.exit(main(BENCHMARKS))

@@ -1,0 +1,89 @@
+"""What Monte Carlo tree search itself costs, without any model."""
+
+from __future__ import annotations
+
+import gc
+import time
+import tracemalloc
+from collections.abc import Sequence
+
+from experiments.benchmarks.face import Row, at_most, median_and_spread
+from signatures import EstimateValue, Lookahead, NumberScale, ProposeActions
+from stl_programs import MCTS, BaseValue, Environment, LegalMoves, run_sync
+from stl_programs.records import Action, State, Task, Transition, ValueEstimate
+from stl_programs.tree import Found
+from stl_programs.value import Judged
+
+
+class Bare(Environment):
+    """Next to no work a step: states are numbers, all with one text."""
+
+    name = "bare"
+    scale = NumberScale(0.0, 1.0)
+    policy_signature, value_signature, lookahead_signature = ProposeActions, EstimateValue, Lookahead
+    max_depth, branching = 14, 4
+
+    def __init__(self) -> None:
+        self.actions = [Action(str(move)) for move in range(self.branching)]
+
+    def task(self, text: str) -> Task:
+        return Task(text, text)
+
+    def tasks(self, split: str) -> list[Task]:
+        return [self.task("0")]
+
+    def reset(self, task: Task) -> State:
+        return State("state", int(task.text), data=int(task.text))
+
+    def legal_actions(self, state: State) -> list[Action]:
+        return self.actions
+
+    def step(self, state: State, action: Action) -> Transition:
+        key = (state.data * 6364136223846793005 + int(action.text) * 1442695040888963407 + 1) & 0xFFFFFFFFFFFF
+        history = (*state.history, action.text)
+        return Transition(State("state", key, history, len(history) == self.max_depth, key))
+
+    def answer(self, task: Task, state: State) -> str:
+        return "".join(state.history)
+
+    def _score(self, task: Task, answer: str) -> float:
+        return 0.0
+
+
+class Hashed(BaseValue):
+    """A number made of the state."""
+
+    async def judge(self, environment: Environment, task: Task, states: Sequence[State]) -> list[Judged]:
+        return [ValueEstimate((state.data >> 20 & 1023) / 1023) for state in states]
+
+
+def simulate(simulations: int, seed: int) -> tuple[Found, float, float]:
+    """A search, its CPU seconds, and how many levels a simulation went down on average."""
+    env = Bare()
+    program = MCTS(env, LegalMoves(), Hashed(), simulations=simulations)
+    gc.collect()
+    started = time.process_time()
+    found = run_sync(program.search(env.task(str(seed))))
+    seconds = time.process_time() - started
+    visits = sum(node.visits for node in found.tree.nodes)
+    return found, seconds, visits / found.tree.root.visits - 1
+
+
+def simulations() -> list[Row]:
+    """100,000 simulations without a model: time a simulation and level, bytes a node, and whether it is linear."""
+    small, large = [], []
+    for seed in range(10):
+        for count, into in ((10_000, small), (100_000, large)):
+            _, seconds, levels = simulate(count, seed)
+            into.append(seconds / count / levels * 1e6)
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    found, _, _ = simulate(100_000, 0)
+    gc.collect()
+    size = (tracemalloc.get_traced_memory()[0] - before) / len(found.tree)
+    tracemalloc.stop()
+    figure, spread = median_and_spread(large)
+    growth, growth_spread = median_and_spread(b / a for a, b in zip(small, large, strict=True))
+    return [at_most("100,000 simulations of MCTS, per simulation and level", figure, 8, "microseconds", spread),
+            at_most("memory of its tree beside the texts", size, 800, "bytes a node", f"{len(found.tree)} nodes"),
+            at_most("100,000 against 10,000 simulations, per simulation and level", growth, 1.5, "x", growth_spread)]

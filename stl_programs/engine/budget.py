@@ -1,0 +1,137 @@
+"""Budgets: an upper bound is reserved before anything is sent, so that no concurrency overshoots."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from stl_programs.errors import BudgetSpent, ModelError
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Limits; None is no limit. One object can bound a run, a task or a module.
+
+    dollars, tokens (prompts and completions), calls (requests sent, repeated ones too), states (expanded), seconds
+    (wall time; for a run or a task). A budget may be left partly unspent: a request is sent only if its upper bound
+    still fits.
+
+    Example:
+        >>> MCTS(env, policy, value, budget=Budget(calls=100, dollars=0.05))
+    """
+
+    dollars: float | None = None
+    tokens: int | None = None
+    calls: int | None = None
+    states: int | None = None
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            limit = getattr(self, field.name)
+            if limit is not None and not limit > 0:
+                raise ValueError(f"Budget({field.name}={limit!r}): a limit is above 0; leave it out for none")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The limits that are set."""
+        return {name: limit for name, limit in asdict(self).items() if limit is not None}
+
+
+@dataclass(slots=True)
+class Cost:
+    """An amount of each limited thing. `dollars` None: the price is unknown."""
+
+    calls: int = 0
+    tokens: int = 0
+    dollars: float | None = 0.0
+    states: int = 0
+
+
+def add(total: Cost, cost: Cost) -> None:
+    """Add `cost` to `total` in place."""
+    total.calls, total.tokens, total.states = total.calls + cost.calls, total.tokens + cost.tokens, (
+        total.states + cost.states)
+    total.dollars = (total.dollars or 0.0) + (cost.dollars or 0.0)
+
+
+_NAMES = ("calls", "tokens", "dollars", "states")
+
+
+class Ledger:
+    """What was spent under one budget, and what is reserved for requests in flight."""
+
+    def __init__(self, budget: Budget, owner: str):
+        self.owner = owner
+        self.limits = {name: limit for name in _NAMES if (limit := getattr(budget, name)) is not None}
+        self.spent = dict.fromkeys(_NAMES, 0.0)
+        self.reserved = dict.fromkeys(_NAMES, 0.0)
+
+    def lacking(self, cost: Cost) -> str | None:
+        """The limit that `cost` would break on top of all that is spent and reserved."""
+        for name, limit in self.limits.items():
+            if self.spent[name] + self.reserved[name] + self._amount(cost, name) > limit + 1e-12:
+                return name
+        return None
+
+    def reserve(self, cost: Cost) -> None:
+        for name in self.limits:
+            self.reserved[name] += self._amount(cost, name)
+
+    def settle(self, bound: Cost, actual: Cost) -> None:
+        """Give back the reserved `bound` and book what was really used."""
+        for name in self.limits:
+            self.reserved[name] -= self._amount(bound, name)
+            if not self.reserved[name] > 1e-12:
+                self.reserved[name] = 0.0
+        self.book(actual)
+
+    def book(self, actual: Cost) -> None:
+        for name in _NAMES:
+            self.spent[name] += getattr(actual, name) or 0.0
+
+    def hopeless(self, name: str) -> bool:
+        """Nothing in flight could give any of `name` back."""
+        return not self.reserved[name]
+
+    def refusal(self, name: str, cost: Cost) -> BudgetSpent:
+        return BudgetSpent(f"the {self.owner}'s budget of {self.limits[name]:g} {name} is spent: {self.spent[name]:g} "
+                           f"used, and the next request may need {self._amount(cost, name):g}")
+
+    def _amount(self, cost: Cost, name: str) -> float:
+        amount = getattr(cost, name)
+        if amount is None:
+            raise ModelError(f"the {self.owner} has a budget of dollars, and a model's price is unknown; register its "
+                             "price with litellm.register_model, or limit tokens instead")
+        return float(amount)
+
+
+class Bank:
+    """Reserves a cost in several ledgers at once, waiting while requests in flight may still give some back."""
+
+    def __init__(self) -> None:
+        self._waiting: list[asyncio.Future[None]] = []
+
+    async def reserve(self, ledgers: Sequence[Ledger], cost: Cost) -> None:
+        """Raises BudgetSpent where `cost` cannot fit any more."""
+        while True:
+            short = next(((ledger, name) for ledger in ledgers if (name := ledger.lacking(cost))), None)
+            if short is None:
+                for ledger in ledgers:
+                    ledger.reserve(cost)
+                return
+            ledger, name = short
+            if ledger.hopeless(name):
+                raise ledger.refusal(name, cost)
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            await turn
+
+    def settle(self, ledgers: Sequence[Ledger], bound: Cost, actual: Cost) -> None:
+        for ledger in ledgers:
+            ledger.settle(bound, actual)
+        waiting, self._waiting = self._waiting, []
+        for turn in waiting:
+            if not turn.done():
+                turn.set_result(None)

@@ -1,0 +1,267 @@
+"""Running searches: many tasks at once, every finished call written down, none sent twice.
+
+`run_tasks` is the only door: rollouts, evaluations and single searches pass through it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextvars import copy_context
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from stl_programs import models
+from stl_programs.engine.budget import Budget, Cost, Ledger, add
+from stl_programs.engine.context import Context, Run, enter
+from stl_programs.engine.journal import Journal, Recording, TaskResult, read_journal
+from stl_programs.engine.status import Status
+from stl_programs.environments.base import Environment, sealed_reward
+from stl_programs.errors import StlError
+from stl_programs.records import Task
+from stl_programs.tree import Found
+
+T = TypeVar("T")
+TICK = 0.5
+"""Seconds between two reports of progress while tasks are running."""
+
+
+class Search(Protocol):
+    """What the engine runs: a search program."""
+
+    environment: Environment
+    budget: Budget | None
+
+    @property
+    def information(self) -> str:
+        """Either "reward-free" or what the search may see beyond that."""
+
+    async def search(self, task: Task) -> Found:
+        """Search one task. Raises StlError when it cannot be finished."""
+
+
+async def run_tasks(
+    program: Search,
+    tasks: Sequence[Task],
+    *,
+    seed: int = 0,
+    budget: Budget | None = None,
+    in_flight: int = 32,
+    in_flight_total: int | None = None,
+    per_endpoint: Mapping[str, int] | None = None,
+    concurrency: int | None = None,
+    journal: Path | None = None,
+    fingerprint: dict[str, Any] | None = None,
+    recorded: Sequence[Path] = (),
+    offline: bool = False,
+    share_judgements: bool = False,
+    keep_trees: bool = False,
+    retries: int = 5,
+    backoff: float = 0.5,
+    progress: Callable[[Status], None] | None = None,
+) -> list[TaskResult]:
+    """Search every task; results in the order of `tasks`.
+
+    Args:
+        seed: of all draws and tie-breaks. Results of a search without parallel simulations depend on it and not on
+            timing, up to the rounding of a batched model, which may tip a draw now and then.
+        budget: of the whole run, beside that of the program for each task. When it is spent, open tasks end with their
+            best answer so far and the others are not begun; running again with a larger one goes on.
+        in_flight: requests at once to one endpoint; `per_endpoint` sets single ones apart; `in_flight_total` bounds
+            all. concurrency: tasks open at once; enough to keep the endpoint busy by default.
+        journal: a JSON Lines file. What is found there is not done or paid again; what is new is appended.
+        fingerprint: what must be equal for a journal to be continued (models, settings).
+        recorded: journals of other runs (same seed): calls that they hold are answered from there, for nothing.
+        offline: send nothing at all; a call that no journal holds fails its task.
+        share_judgements: one judgement per state for the whole run. For rollouts only, and only where the environment
+            says that values do not depend on the task.
+        retries, backoff: of requests that failed transiently; see `Run`.
+        progress: called after every task, and twice a second; `show_progress` prints a live line.
+
+    Raises JournalError for a journal of another run. A task that fails is a result with `error`; Ctrl-C and
+    cancellation pass through with everything finished journaled.
+    """
+    if share_judgements and not program.environment.task_free_values:
+        raise StlError(f"share_judgements: values of {program.environment.name} depend on the task")
+    if in_flight < 1 or (concurrency is not None and concurrency < 1):
+        raise ValueError(f"in_flight={in_flight}, concurrency={concurrency}: each at least 1")
+    others = Recording()
+    for path in recorded:
+        read_journal(path, others)
+    log = Journal(journal, {"seed": seed, **(fingerprint or {})}) if journal else None
+    run = Run(seed=seed, budget=budget, in_flight=in_flight, in_flight_total=in_flight_total,
+              per_endpoint=per_endpoint, journal=log, recorded=others, offline=offline, retries=retries,
+              backoff=backoff)
+    batch = _Batch(program, tasks, run, shared={} if share_judgements else None, keep_trees=keep_trees,
+                   progress=progress)
+    try:
+        async with _transport():
+            await batch.work(concurrency or max(64, 2 * in_flight))
+    finally:
+        if log:
+            log.close()
+    return batch.ordered()
+
+
+class _Batch:
+    """The tasks of one run: which are done, which are open."""
+
+    def __init__(self, program: Search, tasks: Sequence[Task], run: Run, *, shared: dict[Any, Any] | None,
+                 keep_trees: bool, progress: Callable[[Status], None] | None):
+        self.program, self.tasks, self.run, self.shared = program, tasks, run, shared
+        self.keep_trees, self.progress = keep_trees, progress
+        self.started = time.perf_counter()
+        wanted = {task.id for task in tasks}
+        self.results = {name: result for name, result in run.own.results.items() if name in wanted}
+        self.before = len(self.results)
+        self.open: set[int] = set()
+        self.contexts: dict[int, Context] = {}
+        self.finished = Cost()
+        for result in self.results.values():
+            self._book(result)
+            for role, usage in result.usage.items():
+                add(run.before.setdefault(role, Cost()), _cost(usage))
+        run.ledger.book(self.finished)
+
+    async def work(self, concurrency: int) -> None:
+        todo = iter([(order, task) for order, task in enumerate(self.tasks) if task.id not in self.results])
+        ticker = asyncio.ensure_future(self._tick()) if self.progress else None
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(concurrency, len(self.tasks) - self.before)):
+                    group.create_task(self._worker(todo))
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            if ticker:
+                ticker.cancel()
+            leftovers = list(self.run.flying.values())
+            for task in leftovers:
+                task.cancel()
+            await asyncio.gather(*leftovers, return_exceptions=True)
+        self._report()
+
+    def ordered(self) -> list[TaskResult]:
+        return [self.results[task.id] for task in self.tasks]
+
+    async def _worker(self, todo: Iterator[tuple[int, Task]]) -> None:
+        for order, task in todo:
+            result, whole = await self._search(order, task)
+            if self.run.journal and whole:
+                self.run.journal.result(result)
+            self._book(result)
+            self.results[task.id] = result
+            self._report()
+
+    async def _search(self, order: int, task: Task) -> tuple[TaskResult, bool]:
+        """The result of one task, and whether it is final: one that the run's own budget cut short is not."""
+        own = self.program.budget or Budget()
+        now = time.monotonic()
+        current = Context(
+            self.run, scope="" if self.shared is not None else task.id, task=task.id, order=order,
+            ledger=Ledger(own, "task"), deadline=None if own.seconds is None else now + own.seconds)
+        if self.shared is not None:
+            current.memory = self.shared
+        enter(current)
+        self.contexts[order] = current
+        started = time.perf_counter()
+        result = TaskResult(task.id)
+        try:
+            if self.run.deadline is not None and now >= self.run.deadline:
+                raise StlError("not begun: the run's budget of seconds is spent")
+            with sealed_reward() if self.program.information == "reward-free" else contextlib.nullcontext():
+                found = await self.program.search(task)
+            result.answer, result.trajectory, result.ended = found.answer, list(found.leaf.state.history), found.ended
+            result.states_expanded = sum(1 for _ in found.tree.expanded())
+            result.states_judged = sum(node.estimate is not None for node in found.tree.nodes)
+            if self.keep_trees:
+                found.tree.costs = current.costs
+                result.tree = found.tree.to_dict()
+        except StlError as error:
+            result.error = f"{type(error).__name__}: {error}"
+        finally:
+            await current.stop()
+            del self.contexts[order]
+        result.seconds = time.perf_counter() - started
+        result.usage = {role: usage.to_dict() for role, usage in current.usage.items()}
+        spent_by_others = f"{result.ended or ''}{result.error or ''}"
+        return result, not ("the run's budget" in spent_by_others or "module's budget" in spent_by_others)
+
+    def _book(self, result: TaskResult) -> None:
+        self.finished.states += result.states_expanded
+        for usage in result.usage.values():
+            add(self.finished, _cost(usage))
+
+    def status(self) -> Status:
+        live = [usage for current in self.contexts.values() for usage in current.usage.values()]
+        seconds = time.perf_counter() - self.started
+        new = len(self.results) - self.before
+        left = len(self.tasks) - len(self.results)
+        return Status(
+            done=len(self.results), total=len(self.tasks),
+            failed=sum(result.error is not None for result in self.results.values()),
+            states=self.finished.states + int(sum(c.ledger.spent["states"] for c in self.contexts.values())),
+            calls=self.finished.calls + sum(usage.calls for usage in live),
+            tokens=self.finished.tokens + sum(u.prompt_tokens + u.completion_tokens for u in live),
+            dollars=(self.finished.dollars or 0.0) + sum(usage.dollars or 0.0 for usage in live),
+            in_flight=len(self.run.flying), seconds=seconds,
+            seconds_left=seconds / new * left if new else 0.0 if not left else None)
+
+    def _report(self) -> None:
+        if self.progress:
+            self.progress(self.status())
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            self._report()
+
+
+def _cost(usage: Mapping[str, Any]) -> Cost:
+    return Cost(usage["calls"], usage["prompt_tokens"] + usage["completion_tokens"], usage["dollars"] or 0.0)
+
+
+_running: dict[asyncio.AbstractEventLoop, int] = {}
+
+
+@contextlib.asynccontextmanager
+async def _transport():
+    """Connections live as long as some run of this event loop does."""
+    loop = asyncio.get_running_loop()
+    _running[loop] = _running.get(loop, 0) + 1
+    try:
+        yield
+    finally:
+        _running[loop] -= 1
+        if not _running[loop]:
+            del _running[loop]
+            await models.close_sessions()
+
+
+def run_sync(work: Awaitable[T]) -> T:
+    """Await `work` from ordinary code, also inside a notebook's running loop."""
+
+    async def main() -> T:
+        return await work
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(main())
+    outcome: list[Any] = []
+
+    def target() -> None:
+        try:
+            outcome.extend((True, asyncio.run(main())))
+        except BaseException as error:  # handed to the caller below
+            outcome.extend((False, error))
+
+    thread = threading.Thread(target=copy_context().run, args=(target,))
+    thread.start()
+    thread.join()
+    if not outcome[0]:
+        raise outcome[1]
+    return outcome[1]

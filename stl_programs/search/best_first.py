@@ -1,0 +1,73 @@
+"""Best-first search: always expand the most promising open state. What is promising is a plug-in."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import dspy
+
+from stl_programs import engine
+from stl_programs.environments.base import Environment
+from stl_programs.search.base import SearchProgram, worth
+from stl_programs.tree import Node, Tree
+from stl_programs.value import BaseValue
+
+Priority = Callable[[Node, Tree], float]
+"""How soon a node is to be expanded: higher goes first."""
+
+
+def by_value(node: Node, tree: Tree) -> float:
+    """The node's own score; a missing one goes last."""
+    return worth(node)
+
+
+class BestFirstSearch(SearchProgram):
+    """Expand the open state of highest priority, `expansions` times, or until a finished state is good enough.
+
+    Args:
+        expansions: states expanded, at most.
+        priority: `priority(node, tree) -> float`; the node's value by default. It is asked once per node. Being code,
+            it is not saved: a loaded program keeps that of its constructor.
+        enough: stop when a finished state scores this much; the scale's top by default, infinity to never stop early.
+        parallel: states being expanded at once in one tree. Above 1 the order depends on timing.
+
+    Example:
+        >>> BestFirstSearch(env, policy, value, expansions=20, priority=lambda node, tree: -node.depth)
+    """
+
+    settings = ("expansions", "enough", "parallel")
+
+    def __init__(self, environment: Environment, policy: dspy.Module, value: BaseValue, *, expansions: int = 30,
+                 priority: Priority = by_value, enough: float | None = None, parallel: int = 1, **options: Any):
+        super().__init__(environment, policy, value, **options)
+        if expansions < 1 or parallel < 1:
+            raise ValueError(f"expansions={expansions}, parallel={parallel}: each at least 1")
+        self.expansions, self.priority, self.parallel = expansions, priority, parallel
+        self.enough = environment.scale.top if enough is None else enough
+
+    async def grow(self, tree: Tree) -> None:
+        heap = [(0.0, 0, tree.root)]
+        seen, begun, finished = {tree.root.state.key}, 0, float("-inf")
+
+        def begin() -> Coroutine[Any, Any, None] | None:
+            nonlocal begun
+            if not heap or begun == self.expansions or finished >= self.enough:
+                return None
+            begun += 1
+            return grow_at(heapq.heappop(heap)[2])
+
+        async def grow_at(node: Node) -> None:
+            nonlocal finished
+            node.kept = True
+            for child in await self.expand(tree, node):
+                if child.state.key in seen:
+                    continue
+                seen.add(child.state.key)
+                if child.state.terminal:
+                    child.kept, finished = True, max(finished, worth(child))
+                elif child.depth < self.environment.max_depth:
+                    heapq.heappush(heap, (-self.priority(child, tree), child.id, child))
+
+        await engine.rolling(begin, self.parallel)

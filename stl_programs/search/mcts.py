@@ -1,0 +1,134 @@
+"""Monte Carlo tree search with a model's value as the proxy reward (paper, section 5 and appendix C)."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from math import log, sqrt
+from typing import Any, Literal
+
+import dspy
+
+from stl_programs import engine
+from stl_programs.environments.base import Environment
+from stl_programs.search.base import SearchProgram
+from stl_programs.tree import Node, Tree
+from stl_programs.value import BaseValue
+
+Backup = Literal["mean", "max", "hybrid"]
+
+
+class MCTS(SearchProgram):
+    """UCT: select, expand, evaluate, back up, `simulations` times.
+
+    A simulation descends to a leaf by Q + c sqrt(2 ln N / n), proposes and judges all its successors together, and
+    backs up the value of the best one (with `rollout`, of the end of the greedy trajectory from there). A node's own
+    estimate counts as its first visit. States without anything left to learn below them are not entered again.
+
+    Args:
+        simulations: at most this many; fewer where the whole tree is known, or a budget is spent.
+        exploration: c, for values in [0, 1].
+        backup: what Q is: the "mean" of what was backed up, its "max", or half of each ("hybrid").
+        rollout: go on greedily to the end of the task before backing up.
+        parallel: simulations under way at once in one tree. Those count as visits whose value is not known yet
+            (WU-UCT: N and n include them, Q does not). Above 1 the outcome depends on timing.
+
+    Example:
+        >>> MCTS(env, policy, value, simulations=30, parallel=8, budget=Budget(dollars=0.10))(task="4 5 6 10")
+    """
+
+    settings = ("simulations", "exploration", "backup", "rollout", "parallel")
+
+    def __init__(self, environment: Environment, policy: dspy.Module, value: BaseValue, *, simulations: int = 30,
+                 exploration: float = 1.0, backup: Backup = "mean", rollout: bool = False, parallel: int = 1,
+                 **options: Any):
+        super().__init__(environment, policy, value, **options)
+        if simulations < 1 or parallel < 1 or exploration < 0:
+            raise ValueError(f"simulations={simulations}, parallel={parallel}, exploration={exploration}: at least 1, "
+                             "1 and 0")
+        if backup not in ("mean", "max", "hybrid"):
+            raise ValueError(f"backup={backup!r}: choose 'mean', 'max' or 'hybrid'")
+        self.simulations, self.exploration, self.backup = simulations, exploration, backup
+        self.rollout, self.parallel = rollout, parallel
+
+    async def grow(self, tree: Tree) -> None:
+        def begin() -> Coroutine[Any, Any, None] | None:
+            if self.simulations == tree.root.visits + tree.root.in_flight or (path := self.select(tree)) is None:
+                return None
+            return self.simulate(tree, path)
+
+        await engine.rolling(begin, self.parallel)
+
+    def select(self, tree: Tree) -> list[Node] | None:
+        """The path to a leaf that no simulation is working on; None where there is none. Counts it as in flight."""
+        nodes, node = tree.nodes, tree.root
+        if node.closed or (node.in_flight and not node.expanded):
+            return None
+        path, c, mean, highest = [node], self.exploration, self.backup == "mean", self.backup == "max"
+        while node.expanded:
+            best, best_score = None, -1.0
+            explore = c * sqrt(2.0 * log(node.visits + node.in_flight + 1))
+            for index in node.children:
+                child = nodes[index]
+                if child.closed or (child.in_flight and not child.expanded):
+                    continue
+                n = child.visits + 1
+                q = (child.prior + child.value_sum) / n
+                if not mean:
+                    top = child.value_max if child.visits else q
+                    q = top if highest else (q + top) / 2
+                score = q + explore / sqrt(n + child.in_flight)
+                if score > best_score:
+                    best, best_score = child, score
+            if best is None:
+                return None
+            node = best
+            path.append(node)
+        for node in path:
+            node.in_flight += 1
+        return path
+
+    async def simulate(self, tree: Tree, path: list[Node]) -> None:
+        """Expand the end of `path`, go on to the best successor (with `rollout`, to the end), and back that up."""
+        deepest = self.environment.max_depth
+        try:
+            while not path[-1].state.terminal and path[-1].depth < deepest:
+                children = [child for child in await self.expand(tree, path[-1]) if not child.in_flight]
+                if not children:
+                    break
+                path += self.best(tree, children, 1)
+                path[-1].in_flight += 1
+                if not self.rollout:
+                    break
+        except BaseException:
+            for node in path:
+                node.in_flight -= 1
+            raise
+        self.back_up(tree, path, path[-1].prior)
+
+    def back_up(self, tree: Tree, path: list[Node], value: float) -> None:
+        """Count `value` at every node of `path`, and close what has nothing left to learn below it."""
+        for node in path:
+            node.in_flight -= 1
+            node.visits += 1
+            node.value_sum += value
+            if value > node.value_max:
+                node.value_max = value
+        nodes, deepest = tree.nodes, self.environment.max_depth
+        for node in reversed(path):
+            node.closed = node.state.terminal or node.depth >= deepest or (
+                node.expanded and all(nodes[i].closed for i in node.children))
+            if not node.closed and node.expanded:
+                break
+
+    def choose(self, tree: Tree) -> Node:
+        """The best finished state by its own value; without one, the end of the most visited path."""
+        leaves = [node for node in tree.nodes if node.state.terminal]
+        if leaves:
+            [leaf] = self.best(tree, leaves, 1)
+        else:
+            leaf = tree.root
+            while leaf.children:
+                leaf = max(tree.children(leaf), key=lambda node: (node.visits, node.prior))
+        for node in tree.path(leaf):
+            node.kept = True
+        return leaf

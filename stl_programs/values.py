@@ -1,0 +1,140 @@
+"""Values made of other parts: one per depth, all siblings in one call, and pairwise comparison."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import dspy
+
+from signatures import signature_version
+from stl_programs import engine
+from stl_programs.engine import Budget
+from stl_programs.environments.base import Environment
+from stl_programs.errors import BudgetSpent
+from stl_programs.models import load, string_of
+from stl_programs.models.calls import draw
+from stl_programs.records import Sample, State, Task, ValueEstimate
+from stl_programs.value import Aggregate, BaseValue, Information, Judged, aggregate
+
+
+class PerDepth(BaseValue):
+    """One value per depth, as the paper tunes them: the first judges states one step in, the last all deeper ones.
+
+    Example:
+        >>> PerDepth([Value(env.value_signature, name) for name in ("local/v-d1", "local/v-d2")])
+    """
+
+    def __init__(self, values: Sequence[BaseValue]):
+        super().__init__()
+        if not values:
+            raise ValueError("PerDepth needs at least one value")
+        self.values = list(values)
+
+    @property
+    def information(self) -> Information:  # type: ignore[override]
+        return max((value.information for value in self.values), key=("reward-free", "reward-guided",
+                                                                      "reward and demonstrations").index)
+
+    async def judge(self, environment: Environment, task: Task, states: Sequence[State]) -> list[Judged]:
+        """Siblings share a depth, and so a value."""
+        depths = {max(len(state.history), 1) for state in states}
+        if len(depths) > 1:
+            return [judged for state in states for judged in await self.judge(environment, task, [state])]
+        return await self.values[min(*depths, len(self.values)) - 1].judge(environment, task, states) if states else []
+
+    def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
+        return {"kind": "PerDepth", "values": [value.dump_state() for value in self.values]}
+
+
+class _Asking(BaseValue):
+    """Holds the predictor of a value that asks about several states at once."""
+
+    def __init__(self, signature: type[dspy.Signature], lm: Any = None, *, samples: int = 1,
+                 temperature: float = 1.0, max_tokens: int = 512, budget: Budget | None = None):
+        super().__init__()
+        if samples < 1 or max_tokens < 1:
+            raise ValueError(f"samples={samples}, max_tokens={max_tokens}: each at least 1")
+        self.predict = dspy.Predict(signature)
+        self.lm, self.samples, self.temperature = lm, samples, temperature
+        self.max_tokens, self.budget = max_tokens, budget
+
+    async def ask(self, task: Task, about: Sequence[State], inputs: dict[str, Any]) -> list[dict[str, Any] | None]:
+        """The parsed fields of every draw; None for one that does not parse."""
+        current, model = engine.context(), load(self.predict.lm or self.lm)
+        seeds = [current.draw_seed(type(self).__name__, model.name, *(s.key for s in about), i)
+                 for i in range(self.samples)]
+        inputs = {name: inputs[name] for name in self.predict.signature.input_fields}
+        draws = await draw("value", model, self.predict, inputs, seeds, temperature=self.temperature,
+                           max_tokens=self.max_tokens, module=self, budget=self.budget, about=about[0].key)
+        return [d.fields for d in draws]
+
+    def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
+        return {"kind": type(self).__name__, "lm": string_of(self.predict.lm or self.lm), "samples": self.samples,
+                "temperature": self.temperature, "max_tokens": self.max_tokens,
+                "signature": signature_version(self.predict.signature),
+                "budget": self.budget.to_dict() if self.budget else None,
+                "demos": [dict(demo) for demo in self.predict.demos]}
+
+
+class SiblingValue(_Asking):
+    """All siblings in one call (`signatures.JudgeSiblings`): one score each, on the environment's scale.
+
+    A draw that does not score every state is missing for all of them.
+    """
+
+    def __init__(self, signature: type[dspy.Signature], lm: Any = None, *, aggregate: Aggregate = "median",
+                 **options: Any):
+        super().__init__(signature, lm, **options)
+        self.aggregate: Aggregate = aggregate
+
+    async def judge(self, environment: Environment, task: Task, states: Sequence[State]) -> list[Judged]:
+        if not states:
+            return []
+        try:
+            replies = await self.ask(task, states, {"task": task.text, "trajectory": states[0].trajectory,
+                                                    "states": [state.text for state in states]})
+        except BudgetSpent as spent:
+            return [spent] * len(states)
+        rows: list[list[Sample]] = [[] for _ in states]
+        for fields in replies:
+            scores = list(fields["scores"]) if fields else []
+            if len(scores) != len(states):
+                scores = [None] * len(states)
+            for row, score in zip(rows, scores, strict=True):
+                value = None if score is None else environment.scale.parse(str(score))
+                row.append(Sample(value, str(fields["rationale"]) if fields else "",
+                                  None if value is not None else "no score on the scale for every state"))
+        return [aggregate(row, self.aggregate) for row in rows]
+
+    def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
+        return {**super().dump_state(), "aggregate": self.aggregate}
+
+
+class PairwiseValue(_Asking):
+    """A comparator (`signatures.CompareStates`): a state is worth the share of its comparisons that it wins.
+
+    Every pair of siblings is asked both ways round, so that a liking for the first place cancels. Scores run over the
+    environment's scale and mean something among siblings only: use it in `GreedySearch`.
+    """
+
+    async def judge(self, environment: Environment, task: Task, states: Sequence[State]) -> list[Judged]:
+        pairs = [(a, b) for i, j in combinations(range(len(states)), 2) for a, b in ((i, j), (j, i))]
+        try:
+            replies = await engine.together(*(self.ask(task, [states[a], states[b]], {
+                "task": task.text, "first": states[a].text, "second": states[b].text}) for a, b in pairs))
+        except BudgetSpent as spent:
+            return [spent] * len(states)
+        wins, seen = Counter[int](), Counter[int]()
+        for (a, b), draws in zip(pairs, replies, strict=True):
+            for better in (str(fields["better"]).strip().lower() for fields in draws if fields):
+                if better in ("first", "second"):
+                    seen.update((a, b))
+                    wins[a if better == "first" else b] += 1
+        low, high = environment.scale.bottom, environment.scale.top
+        if len(states) == 1:
+            return [ValueEstimate(high, "the only one")]
+        return [ValueEstimate(low + (high - low) * wins[i] / seen[i], f"won {wins[i]} of {seen[i]} comparisons")
+                if seen[i] else ValueEstimate(None) for i in range(len(states))]
