@@ -5,7 +5,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 
-.PHONY: setup demo study test test-slow check ui model clean
+.PHONY: setup demo study test test-slow check bench ui model clean
 
 setup: .venv/.installed
 
@@ -32,6 +32,11 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_layout.py
+
+# Every figure of the searches and their engine; about half an hour.
+bench: setup
+	$(BIN)/pip install -q --disable-pip-version-check -r requirements-benchmarks.lock
+	$(BIN)/python -m experiments.benchmarks.search --json runs/benchmarks-search.json
 
 # Compare runs in a browser: http://127.0.0.1:5000
 ui: setup

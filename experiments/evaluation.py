@@ -76,18 +76,16 @@ def evaluate(program: SearchProgram, tasks: Sequence[Task], *, row: str, split: 
     """
     state = program.dump_state()
     beam = getattr(program, "width", 1)
-    outcomes: list[list[dict[str, Any]]] = []
 
-    def on_task(status: Status) -> None:
+    def on_status(status: Status) -> None:
         if progress:
-            progress(len(outcomes) * len(tasks) + status.done, len(seeds) * len(tasks), status.detail)
+            progress(status.done, status.total, status.detail)
 
-    for seed in seeds:
-        results = run_sync(run_tasks(
-            program, tasks, seed=seed, concurrency=concurrency, in_flight=in_flight, keep_trees=keep_trees,
-            progress=on_task, fingerprint={"program": state},
-            journal=folder / f"{slug(row)}-{split}-b{beam}-s{seed}.jsonl"))
-        outcomes.append([_outcome(program, task, result) for task, result in zip(tasks, results, strict=True)])
+    results = run_sync(run_tasks(
+        program, tasks, seed=seeds, concurrency=concurrency, in_flight=in_flight, keep_trees=keep_trees,
+        progress=on_status, fingerprint={"program": state}, journal=folder / f"{slug(row)}-{split}-b{beam}.jsonl"))
+    found = iter(results)
+    outcomes = [[_outcome(program, task, next(found)) for task in tasks] for _ in seeds]
     value = state["value"]
     return Cell(row, split, beam, program.information, state["policy"].get("lm") or state["policy"]["kind"],
                 value.get("lm") or value["kind"], value.get("samples", 1), list(seeds), outcomes)

@@ -44,7 +44,7 @@ class Policy(dspy.Module):
 
     One round of `samples` draws; while fewer than `count` distinct actions came back (or than there can be), up to
     `rounds` rounds in all, each told what it must not repeat (the paper's not-allowed list). Actions that the
-    environment refuses, and those that cannot be undone, are dropped. A state that is met again is not asked about again.
+    environment refuses, and those that cannot be undone, are dropped. A state met again is not asked about again.
 
     Args:
         signature: outputs `actions: list[str]`.

@@ -149,8 +149,7 @@ def _inputs(env: TreeWorld, seed: int, call: int) -> dict[str, Any]:
 
 async def _ours(value: Value, env: TreeWorld, seed: int, calls: int) -> None:
     """Judgements through predictor, engine and parser."""
-    run = Run(seed=seed)
-    enter(current := Context(run, task="t", scope="t"))
+    enter(current := Context(Run(), seed, task="t", scope="t"))
 
     async def one(call: int) -> None:
         draws = await draw("value", value.lm, value.predict, _inputs(env, seed, call), [current.draw_seed(call)],

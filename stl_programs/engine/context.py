@@ -31,11 +31,11 @@ class Run:
         recorded: replies of other runs, used instead of sending the same request; `offline`: never send any.
     """
 
-    def __init__(self, *, seed: int = 0, budget: Budget | None = None, in_flight: int = 32,
+    def __init__(self, *, budget: Budget | None = None, in_flight: int = 32,
                  in_flight_total: int | None = None, per_endpoint: Mapping[str, int] | None = None, retries: int = 5,
                  backoff: float = 0.5, journal: Journal | None = None, recorded: Recording | None = None,
                  offline: bool = False):
-        self.seed, self.retries, self.backoff, self.offline = seed, retries, backoff, offline
+        self.retries, self.backoff, self.offline = retries, backoff, offline
         self.gate = Gate(in_flight, in_flight_total, per_endpoint)
         self.bank, self.journal = Bank(), journal
         self.own = journal.recording if journal else Recording()
@@ -62,9 +62,10 @@ class Run:
 
 @dataclass
 class Context:
-    """What the modules of one task share. Judgements are remembered, and draws differ, per `scope`."""
+    """What the modules of one trial of one task share. Judgements are remembered, and draws differ, per `scope`."""
 
     run: Run = field(default_factory=Run)
+    seed: int = 0
     scope: str = ""
     task: str = ""
     order: int = 0
@@ -78,8 +79,8 @@ class Context:
     sending: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def draw_seed(self, *parts: object) -> int:
-        """A 63-bit seed that depends on the run's seed, the scope and `parts` alone."""
-        text = "\x1f".join(map(str, (self.run.seed, self.scope, *parts)))
+        """A 63-bit seed that depends on the seed, the scope and `parts` alone."""
+        text = "\x1f".join(map(str, (self.seed, self.scope, *parts)))
         return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
     def random(self, *parts: object) -> random.Random:

@@ -30,6 +30,7 @@ class TaskResult:
     """The outcome of one task: an answer, or the reason why there is none. JSON-ready."""
 
     task: str
+    seed: int = 0
     answer: str | None = None
     trajectory: list[str] = field(default_factory=list)
     error: str | None = None
@@ -56,7 +57,7 @@ class Recording:
     def __init__(self) -> None:
         self.replies: dict[str, Recorded] = {}
         self.steps: dict[str, dict[str, Any]] = {}
-        self.results: dict[str, TaskResult] = {}
+        self.results: dict[tuple[int, str], TaskResult] = {}
         self.unanswered: dict[str, list[dict[str, Any]]] = {}
         self.failed: list[dict[str, Any]] = []
 
@@ -74,7 +75,8 @@ class Recording:
         elif "step" in row:
             self.steps[row["step"]] = row["transition"]
         elif "result" in row:
-            self.results[row["result"]["task"]] = TaskResult(**row["result"])
+            result = TaskResult(**row["result"])
+            self.results[result.seed, result.task] = result
 
     def _answered(self, key: str) -> dict[str, Any] | None:
         rows = self.unanswered.get(key)

@@ -47,7 +47,7 @@ async def run_tasks(
     program: Search,
     tasks: Sequence[Task],
     *,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     budget: Budget | None = None,
     in_flight: int = 32,
     in_flight_total: int | None = None,
@@ -63,11 +63,12 @@ async def run_tasks(
     backoff: float = 0.5,
     progress: Callable[[Status], None] | None = None,
 ) -> list[TaskResult]:
-    """Search every task; results in the order of `tasks`.
+    """Search every task; results in the order of `tasks`, for one seed after the other.
 
     Args:
-        seed: of all draws and tie-breaks. Results of a search without parallel simulations depend on it and not on
-            timing, up to the rounding of a batched model, which may tip a draw now and then.
+        seed: of all draws and tie-breaks; with several, every task is tried once per seed, all side by side. Results
+            of a search without parallel simulations depend on it and not on timing, up to the rounding of a batched
+            model, which may tip a draw now and then.
         budget: of the whole run, beside that of the program for each task. When it is spent, open tasks end with their
             best answer so far and the others are not begun; running again with a larger one goes on.
         in_flight: requests at once to one endpoint; `per_endpoint` sets single ones apart; `in_flight_total` bounds
@@ -91,12 +92,14 @@ async def run_tasks(
     others = Recording()
     for path in recorded:
         read_journal(path, others)
-    log = Journal(journal, {"seed": seed, **(fingerprint or {})}) if journal else None
-    run = Run(seed=seed, budget=budget, in_flight=in_flight, in_flight_total=in_flight_total,
+    log = Journal(journal, fingerprint or {}) if journal else None
+    run = Run(budget=budget, in_flight=in_flight, in_flight_total=in_flight_total,
               per_endpoint=per_endpoint, journal=log, recorded=others, offline=offline, retries=retries,
               backoff=backoff)
-    batch = _Batch(program, tasks, run, shared={} if share_judgements else None, keep_trees=keep_trees,
-                   progress=progress)
+    seeds = [seed] if isinstance(seed, int) else list(seed)
+    trials = [(one, task) for one in seeds for task in tasks]
+    shared = {one: dict[Any, Any]() for one in seeds} if share_judgements else None
+    batch = _Batch(program, trials, run, shared=shared, keep_trees=keep_trees, progress=progress)
     try:
         async with _transport():
             await batch.work(concurrency or max(64, 2 * in_flight))
@@ -107,14 +110,15 @@ async def run_tasks(
 
 
 class _Batch:
-    """The tasks of one run: which are done, which are open."""
+    """The trials of one run, each a seed and a task: which are done, which are open."""
 
-    def __init__(self, program: Search, tasks: Sequence[Task], run: Run, *, shared: dict[Any, Any] | None,
-                 keep_trees: bool, progress: Callable[[Status], None] | None):
-        self.program, self.tasks, self.run, self.shared = program, tasks, run, shared
+    def __init__(self, program: Search, trials: Sequence[tuple[int, Task]], run: Run, *,
+                 shared: dict[int, dict[Any, Any]] | None, keep_trees: bool,
+                 progress: Callable[[Status], None] | None):
+        self.program, self.trials, self.run, self.shared = program, trials, run, shared
         self.keep_trees, self.progress = keep_trees, progress
         self.started = time.perf_counter()
-        wanted = {task.id for task in tasks}
+        wanted = {(seed, task.id) for seed, task in trials}
         self.results = {name: result for name, result in run.own.results.items() if name in wanted}
         self.before = len(self.results)
         self.open: set[int] = set()
@@ -127,11 +131,12 @@ class _Batch:
         run.ledger.book(self.finished)
 
     async def work(self, concurrency: int) -> None:
-        todo = iter([(order, task) for order, task in enumerate(self.tasks) if task.id not in self.results])
+        todo = iter([(order, seed, task) for order, (seed, task) in enumerate(self.trials)
+                     if (seed, task.id) not in self.results])
         ticker = asyncio.ensure_future(self._tick()) if self.progress else None
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(min(concurrency, len(self.tasks) - self.before)):
+                for _ in range(min(concurrency, len(self.trials) - self.before)):
                     group.create_task(self._worker(todo))
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
@@ -145,30 +150,30 @@ class _Batch:
         self._report()
 
     def ordered(self) -> list[TaskResult]:
-        return [self.results[task.id] for task in self.tasks]
+        return [self.results[seed, task.id] for seed, task in self.trials]
 
-    async def _worker(self, todo: Iterator[tuple[int, Task]]) -> None:
-        for order, task in todo:
-            result, whole = await self._search(order, task)
+    async def _worker(self, todo: Iterator[tuple[int, int, Task]]) -> None:
+        for order, seed, task in todo:
+            result, whole = await self._search(order, seed, task)
             if self.run.journal and whole:
                 self.run.journal.result(result)
             self._book(result)
-            self.results[task.id] = result
+            self.results[seed, task.id] = result
             self._report()
 
-    async def _search(self, order: int, task: Task) -> tuple[TaskResult, bool]:
-        """The result of one task, and whether it is final: one that the run's own budget cut short is not."""
+    async def _search(self, order: int, seed: int, task: Task) -> tuple[TaskResult, bool]:
+        """The result of one trial, and whether it is final: one that the run's own budget cut short is not."""
         own = self.program.budget or Budget()
         now = time.monotonic()
         current = Context(
-            self.run, scope="" if self.shared is not None else task.id, task=task.id, order=order,
+            self.run, seed, scope="" if self.shared is not None else task.id, task=task.id, order=order,
             ledger=Ledger(own, "task"), deadline=None if own.seconds is None else now + own.seconds)
         if self.shared is not None:
-            current.memory = self.shared
+            current.memory = self.shared[seed]
         enter(current)
         self.contexts[order] = current
         started = time.perf_counter()
-        result = TaskResult(task.id)
+        result = TaskResult(task.id, seed)
         try:
             if self.run.deadline is not None and now >= self.run.deadline:
                 raise StlError("not begun: the run's budget of seconds is spent")
@@ -199,9 +204,9 @@ class _Batch:
         live = [usage for current in self.contexts.values() for usage in current.usage.values()]
         seconds = time.perf_counter() - self.started
         new = len(self.results) - self.before
-        left = len(self.tasks) - len(self.results)
+        left = len(self.trials) - len(self.results)
         return Status(
-            done=len(self.results), total=len(self.tasks),
+            done=len(self.results), total=len(self.trials),
             failed=sum(result.error is not None for result in self.results.values()),
             states=self.finished.states + int(sum(c.ledger.spent["states"] for c in self.contexts.values())),
             calls=self.finished.calls + sum(usage.calls for usage in live),

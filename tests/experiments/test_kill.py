@@ -55,8 +55,11 @@ def test_kill_and_go_on(tmp_path):
         for path, stamp in adapters.items():
             assert path.stat().st_mtime_ns == stamp, "a finished training was repeated"
         for lines in after.values():
-            tasks = [json.loads(line)["task"] for line in lines[1:]]
+            rows = [json.loads(line) for line in lines[1:]]
+            tasks = [row["result"]["task"] for row in rows if "result" in row]
             assert len(tasks) == len(set(tasks)), "a task ran twice"
+            replies = [row["reply"] for row in rows if "reply" in row]
+            assert len(replies) == len(set(replies)), "a call was made twice"
     assert kills >= 2
     whole, killed = outcomes(tmp_path / "whole"), outcomes(run_dir)
     assert len(whole) == len(killed)

@@ -42,6 +42,19 @@ def test_results_do_not_depend_on_concurrency_or_order(env):
     assert one == many != other
 
 
+def test_several_seeds_are_trials_that_overlap(env, tmp_path):
+    tasks, model = env.tasks("test")[:3], ScriptedModel("m/a", script, latency=lambda seed: 0.003)
+    program = model_program(env, model)
+    together = run(program, tasks, seed=[4, 5], journal=tmp_path / "journal.jsonl")
+    assert [(r.seed, r.task) for r in together] == [(s, t.id) for s in (4, 5) for t in tasks]
+    apart = [r for seed in (4, 5) for r in run(program, tasks, seed=seed)]
+    assert [r.answer for r in together] == [r.answer for r in apart]
+    assert [r.answer for r in together[:3]] != [r.answer for r in together[3:]]
+    paid = len(model.requests)
+    assert run(program, tasks, seed=[5], journal=tmp_path / "journal.jsonl") == together[3:]
+    assert len(model.requests) == paid
+
+
 # The journal
 
 def test_a_journal_is_continued_and_nothing_runs_twice(env, tmp_path):
