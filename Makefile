@@ -36,7 +36,7 @@ check: setup
 # Every figure of the searches and their engine; about half an hour.
 bench: setup
 	$(BIN)/pip install -q --disable-pip-version-check -r requirements-benchmarks.lock
-	$(BIN)/python -m experiments.benchmarks.search --json runs/benchmarks-search.json
+	$(BIN)/python -m experiments.benchmarks.search --json runs/benchmarks-search.json --markdown runs/benchmarks-search.md
 
 # Compare runs in a browser: http://127.0.0.1:5000
 ui: setup

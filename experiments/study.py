@@ -39,15 +39,18 @@ EVAL_SEEDS = (0, 1, 2)
 MAIN = "calculator-verified"
 GRID = (("test", 5), ("test", 1), ("hard", 5))
 """(split, beam) of the columns that the figures to reach name; ablations are scored on the first two."""
-ABLATIONS = ("strict from 3 numbers", "lv", "lv+tr", "paper's recipe")
+ABLATIONS = ("strict, 16 draws", "strict from 3 numbers, 8 draws", "lv", "lv+tr", "paper's recipe")
+
+DRAWS = {"V0, 8 samples": 8, "V0, 16 samples": 16}
+"""Draws per judgement of the baselines that have more than the settings say."""
 
 
 def configurations(csv: str | None) -> dict[str, Settings]:
     """The study's settings by name; each differs from the first in what its name says.
 
-    "strict" holds back states of two numbers and more. It loses most rows of a rollout, so it rolls out every training
-    puzzle, with more draws per state, trains for one epoch only, and judges with 8 draws; all of it was chosen on
-    validation puzzles. "strict from 3 numbers" is the same with states of two numbers left in.
+    The strict split holds back states of two numbers and more. It loses most rows of a rollout, so it rolls out every
+    training puzzle, with more draws per state, trains for one epoch only, and judges with more draws; all of it was
+    chosen on validation puzzles. "From 3 numbers" leaves states of two numbers in.
     """
     main = Settings(csv=csv, iterations=3)
     strict = replace(main, strict=2, tasks=1062, expand="kept", rollout_samples=16, iterations=1, others_per_top=1.0,
@@ -55,8 +58,9 @@ def configurations(csv: str | None) -> dict[str, Settings]:
     return {
         MAIN: main,
         "reward-free (no filter)": replace(main, filter="none", iterations=2),
-        "strict": strict,
-        "strict from 3 numbers": replace(strict, strict=3),
+        "strict, 8 draws": strict,
+        "strict, 16 draws": replace(strict, samples=16),
+        "strict from 3 numbers, 8 draws": replace(strict, strict=3),
         "continue": replace(main, start="continue"),
         "lv": replace(main, variant="lv", iterations=2),
         "lv+tr": replace(main, variant="lv+tr", iterations=2),
@@ -103,7 +107,7 @@ def evaluate_unit(csv: str | None, run_dir: Path, config: str, stl_seed: int | N
 def value_of(settings: Settings, env: GameOf24, here: Path, k: int, row: str) -> Any:
     if row in ("uniform", "oracle"):
         return Uniform() if row == "uniform" else Oracle()
-    base: Value = base_value(settings, env, samples=8 if row == "V0, 8 samples" else None)
+    base: Value = base_value(settings, env, samples=DRAWS.get(row))
     if k == 0:
         return base
     student = search(settings, env, base, settings.width)
@@ -122,6 +126,7 @@ def run(csv: str | None, run_dir: Path, workers: int) -> dict[str, Any]:
     units: list[Unit] = [(compile_unit, (csv, run_dir, name, s)) for name in configs for s in STL_SEEDS]
     baselines = [("uniform", split, beam) for split, beam in GRID] + [("oracle", split, beam) for split, beam in GRID]
     baselines += [(row, split, beam) for row in ("V0", "V0, 8 samples") for split, beam in GRID]
+    baselines.append(("V0, 16 samples", *GRID[0]))
     units += [(evaluate_unit, (csv, run_dir, MAIN, None, 0, split, beam, EVAL_SEEDS, row))
               for row, split, beam in baselines]
     with Bars() as bars:

@@ -72,6 +72,7 @@ def main(benchmarks: Mapping[str, Benchmark], argv: Sequence[str] | None = None)
     """Run benchmarks, print their rows, and return the exit status: 1 where a goal is missed, else 0."""
     parser = argparse.ArgumentParser(description="Measure figures against their goals.")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there too")
     parser.add_argument("--only", action="append", metavar="NAME", choices=list(benchmarks),
                         help="run this one; may be given several times")
     parser.add_argument("--list", action="store_true", help="name the benchmarks and stop")
@@ -86,7 +87,18 @@ def main(benchmarks: Mapping[str, Benchmark], argv: Sequence[str] | None = None)
     if options.json:
         options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1, allow_nan=False) + "\n",
                                 encoding="utf-8")
+    if options.markdown:
+        options.markdown.write_text(markdown(rows), encoding="utf-8")
     return int(any(row.holds is False for row in rows))
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The table as Markdown."""
+    lines = ["| | figure | goal | | spread |", "| --- | ---: | --- | --- | --- |"]
+    for row in rows:
+        mark = {True: "holds", False: "**missed**", None: ""}[row.holds]
+        lines.append(f"| {row.name} | {_shown(row.figure, row.unit)} | {row.goal or ''} | {mark} | {row.spread} |")
+    return "\n".join([*lines, ""])
 
 
 def table(rows: Sequence[Row]) -> Table:

@@ -43,8 +43,9 @@ from stl_programs.value import Value
 REPLY = "experiments.benchmarks.scripts:world_reply"
 SECONDS, IN_FLIGHT, BRANCHING, LEVELS = 0.1, 32, 32, 4
 LIMIT = IN_FLIGHT / SECONDS
-NODES = 960
+NODES = 1920
 SEEDS, PILOT = range(10), 99
+CLIENT = "the client alone, without a search"
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,23 @@ def ours(judge: Judge, parallel: int) -> Grown:
 
 def our_modes() -> dict[str, Side]:
     return {f"best-first, {parallel} at once": partial(ours, parallel=parallel) for parallel in (2, 4, 8, 32)}
+
+
+def client_alone(judge: Judge) -> Grown:
+    """The same requests by 32 workers without any search: what this machine can reach."""
+    states = [transition.state for _, transition in judge.environment.successors(judge.root)]
+
+    async def send() -> int:
+        left = iter(range(NODES))
+
+        async def work() -> None:
+            for request in left:
+                await judge.score(states[request % len(states)])
+
+        await asyncio.gather(*(work() for _ in range(IN_FLIGHT)))
+        return judge.judged
+
+    return timed(judge, send)
 
 
 # treequest
@@ -286,7 +304,7 @@ def its_hub_modes() -> dict[str, Side]:
     budget = NODES // LEVELS
     found: dict[str, Side] = {
         f"beam search, budget {budget}, width {width}": partial(
-            its_hub, algorithm="beam search", budget=budget, beam_width=width) for width in (20, 60, 120)}
+            its_hub, algorithm="beam search", budget=budget, beam_width=width) for width in (20, 120, 240)}
     found[f"{budget} particles"] = partial(its_hub, algorithm="particle filtering", budget=budget)
     found[f"best of {NODES}"] = partial(its_hub, algorithm="best of n", budget=NODES)
     return found
@@ -336,7 +354,8 @@ def node_rates() -> list[Row]:
     mine = fastest(our_modes())
     best = {f"{name}, {mode}": modes[mode] for name, modes in (
         ("treequest", treequest_modes()), ("its_hub", its_hub_modes())) for mode in [fastest(modes)]}
-    runs = grow({(us := f"ours, {mine}"): our_modes()[mine]} | best | DOCUMENTED, SEEDS)
+    runs = grow({(us := f"ours, {mine}"): our_modes()[mine], CLIENT: client_alone} | best | DOCUMENTED,
+                SEEDS)
     rate = {name: np.array([one.rate for one in found]) for name, found in runs.items()}
     rows = [_row(name, found) for name, found in runs.items()]
     rows.append(at_most("judged nodes that ours drops", sum(one.judged - one.retained for one in runs[us]), 0))

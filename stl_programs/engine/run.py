@@ -250,7 +250,10 @@ def run_sync(work: Awaitable[T]) -> T:
     """Await `work` from ordinary code, also inside a notebook's running loop."""
 
     async def main() -> T:
-        return await work
+        try:
+            return await work
+        finally:
+            await models.close_sessions()
 
     try:
         asyncio.get_running_loop()

@@ -1,6 +1,7 @@
 """Models by their LiteLLM string.
 
     embedded/game24             a small model that ships with the package
+    local/DIR                   a model directory (config, safetensors, tokenizer with a chat template), in this process
     openai/gpt-4o               anything that LiteLLM knows
     hosted_vllm/NAME            an OpenAI-compatible server at HOSTED_VLLM_API_BASE
     embedded/game24@value-v1    a LoRA adapter, by the version that it was registered under
@@ -75,6 +76,14 @@ def _open(name: str) -> Model:
         if not (directory / "config.json").is_file():
             known = ", ".join(f"embedded/{p.parent.name}" for p in sorted(EMBEDDED.glob("*/config.json")))
             raise ModelError(f"there is no embedded model {rest!r}; there is {known or 'none'}")
+        from stl_programs.models.in_process import InProcessModel
+
+        return InProcessModel(name, directory)
+    if provider == "local":
+        directory = Path(rest)
+        if not (directory / "config.json").is_file():
+            raise ModelError(f"{name}: {directory} is no model directory: it has no config.json; write local/DIR with "
+                             "the path of one")
         from stl_programs.models.in_process import InProcessModel
 
         return InProcessModel(name, directory)

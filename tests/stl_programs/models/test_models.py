@@ -156,3 +156,11 @@ def test_a_directory_without_a_chat_template_is_refused(tmp_path):
 def test_legal_moves_call_no_model(env):
     prediction = BeamSearch(env, LegalMoves(), Value(EstimateNumbers, "embedded/game24"), width=1)(task="4 5 6 10")
     assert set(prediction.usage) == {"value"}
+
+
+def test_a_model_directory_is_a_string_away(tiny_chat_model):
+    model = models.load(f"local/{tiny_chat_model}")
+    reply = run_sync(model.complete([{"role": "user", "content": "hello"}], [1, 2, 3], temperature=1.0, max_tokens=5))
+    assert len(reply.texts) == 3 and reply.completion_tokens <= 15 and model.prices().cost(9, 0, 9) == 0
+    with pytest.raises(ModelError, match="no model directory: it has no config.json"):
+        models.load("local/nowhere")

@@ -96,6 +96,12 @@ def test_lite_search_gives_a_state_as_many_children_as_its_value_is_unsure(env):
     assert len(found.tree) == 31
 
 
+def test_the_golden_order_of_lite_search(env):
+    found = search(LiteSearch(env, LegalMoves(), ScriptedValue(SCRIPT, default=8.0), expansions=12, most=3, enough=6.0))
+    grown = [(node.state.text, len(node.children)) for node in found.tree.expanded()]
+    assert grown == [("1 4 5 6", 1), ("5 5 6", 1), ("6 10", 1)] and found.answer == "6 + (5 + (1 + 4))"
+
+
 class Sleepy(ScriptedValue):
     """Answers after a random time; what it says depends on the state alone."""
 
