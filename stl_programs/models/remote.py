@@ -14,6 +14,7 @@ import dspy
 from stl_programs.errors import AdapterError, ModelError, TransientError
 from stl_programs.models.base import Completions, Messages, Prices
 from stl_programs.models.formats import LookaheadFormat
+from stl_programs.models.prices import own_price
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # prices ship with litellm; no fetch at import
 
@@ -85,7 +86,9 @@ class RemoteModel:
         raise NotImplementedError
 
     def prices(self) -> Prices | None:
-        """What LiteLLM's local table says, `litellm.register_model` included; looked up again when the table grows."""
+        """What the user's price file says, else LiteLLM's table (`litellm.register_model` included)."""
+        if (own := own_price(self.name)) is not None:
+            return own
         import litellm
 
         if self._prices is None and self._priced_by != len(litellm.model_cost):

@@ -162,5 +162,19 @@ def test_a_model_directory_is_a_string_away(tiny_chat_model):
     model = models.load(f"local/{tiny_chat_model}")
     reply = run_sync(model.complete([{"role": "user", "content": "hello"}], [1, 2, 3], temperature=1.0, max_tokens=5))
     assert len(reply.texts) == 3 and reply.completion_tokens <= 15 and model.prices().cost(9, 0, 9) == 0
-    with pytest.raises(ModelError, match="no model directory: it has no config.json"):
+    with pytest.raises(ModelError, match=r"no model directory: it has no config\.json"):
         models.load("local/nowhere")
+
+
+def test_prices_of_ones_own_go_before_litellms(tmp_path, monkeypatch):
+    model = open_remote("hosted_vllm/llama-8b@value-v1", api_base="http://127.0.0.1:1/v1")
+    assert model.prices() is None and open_remote("openai/gpt-4o").prices().completion > 0
+    monkeypatch.setenv("STL_PRICES", str(tmp_path / "prices.json"))
+    with pytest.raises(ModelError, match="not a price file"):
+        model.prices()
+    (tmp_path / "own.json").write_text('{"hosted_vllm/llama-8b": {"prompt": 1, "completion": 4, "cached_prompt": 0.5}}')
+    monkeypatch.setenv("STL_PRICES", str(tmp_path / "own.json"))
+    assert model.prices().cost(1_000_000, 400_000, 500_000) == pytest.approx(0.6 + 0.2 + 2.0)
+    monkeypatch.setenv("STL_PRICES", "paper")
+    assert model.prices() is None
+    assert open_remote("groq/llama-3.1-8b-instruct").prices().cost(1000, 0, 1000) == pytest.approx(0.00013)
