@@ -40,7 +40,7 @@ from stl_programs.search.lite_search import LiteSearch
 from stl_programs.search.mcts import MCTS, Backup
 from stl_programs.tree import Node, Tree
 
-TUNING, SCORED = range(1000, 1060), range(5000, 5400)
+TUNING, SCORED = range(1000, 1060), range(7000, 7400)
 """The worlds that algorithms are chosen on, and those that count."""
 LIMITS = (50, 100, 200)
 """Calls for one answer."""
@@ -155,7 +155,8 @@ def regret_where_states_repeat() -> list[Row]:
     return compare(0.5, better=True)
 
 
-SIMULATIONS, PARALLEL, ENOUGH_CALLS = 300, 32, 800
+SIMULATIONS, PARALLEL = 300, 32
+CALLS = (800, 3000)
 
 
 def latency(state: State) -> float:
@@ -179,7 +180,7 @@ def regret_of_parallel_simulations() -> list[Row]:
     environment, rows = TreeWorld(transpositions=0.2), list[Row]()
     tasks = [environment.task(str(world)) for world in SCORED[:100]]
     for what, simulations, limit in ((f"{SIMULATIONS} simulations", SIMULATIONS, None),
-                                     (f"{ENOUGH_CALLS} calls", EVER, ENOUGH_CALLS)):
+                                     *((f"{calls} calls", EVER, calls) for calls in CALLS)):
         (one, one_calls), (many, many_calls) = (
             parallel_regrets(environment, tasks, parallel, simulations, limit) for parallel in (1, PARALLEL))
         gap = paired_difference(many, one, draws=DRAWS)

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import sys
 
-from experiments.benchmarks import engine, killing, tree
+from experiments.benchmarks import engine, killing, peers, regret, tree
 from experiments.benchmarks.face import main
 
 BENCHMARKS = {
     "greedy-episode": engine.greedy_episode, "rounds": engine.rounds, "utilisation-32": engine.utilisation_32,
     "utilisation-128": engine.utilisation_128, "overhead": engine.overhead, "simulations": tree.simulations,
-    "kill": killing.kill_and_resume, "failures": engine.failures}
+    "kill": killing.kill_and_resume, "failures": engine.failures, "node-rates": peers.node_rates,
+    "regret-at-equal-calls": regret.regret_at_equal_calls,
+    "regret-where-states-repeat": regret.regret_where_states_repeat,
+    "regret-of-parallel-simulations": regret.regret_of_parallel_simulations}
 
 if __name__ == "__main__":
     sys.exit(main(BENCHMARKS))

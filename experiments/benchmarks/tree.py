@@ -71,7 +71,7 @@ def simulate(simulations: int, seed: int) -> tuple[Found, float, float]:
 
 def simulations() -> list[Row]:
     """100,000 simulations without a model: time a simulation and level, bytes a node, and whether it is linear."""
-    small, large = [], []
+    small, large = list[float](), list[float]()
     for seed in range(10):
         for count, into in ((10_000, small), (100_000, large)):
             _, seconds, levels = simulate(count, seed)

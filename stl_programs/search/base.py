@@ -56,11 +56,16 @@ class SearchProgram(dspy.Module):
         """Search: add to `tree` until the algorithm is finished. May be ended at any await when a budget is spent."""
 
     def choose(self, tree: Tree) -> Node:
-        """The leaf that is answered with: the best finished one that was kept, else the best of the deepest kept."""
-        kept = [node for node in tree.nodes if node.kept]
-        leaves = [node for node in kept if node.state.terminal]
-        deepest = max(node.depth for node in kept)
-        [leaf] = self.best(tree, leaves or [node for node in kept if node.depth == deepest], 1)
+        """The leaf that is answered with: the best finished one that was kept, else the best of the deepest states.
+
+        Where a budget ended the search, the deepest may have been judged and not been kept yet.
+        """
+        nodes = [node for node in tree.nodes if node.kept] + [
+            node for node in tree.nodes if not node.kept and node.estimate is not None]
+        leaves = [node for node in nodes if node.state.terminal]
+        deepest = max(node.depth for node in nodes)
+        [leaf] = self.best(tree, [node for node in leaves if node.kept] or leaves or [
+            node for node in nodes if node.depth == deepest], 1)
         return leaf
 
     async def search(self, task: Task) -> Found:

@@ -71,3 +71,17 @@ class BestFirstSearch(SearchProgram):
                     heapq.heappush(heap, (-self.priority(child, tree), child.id, child))
 
         await engine.rolling(begin, self.parallel)
+
+    def choose(self, tree: Tree) -> Node:
+        """The best finished state by its own value; without one, the best judged state."""
+        leaf = best_judged(self, tree)
+        for node in tree.path(leaf):
+            node.kept = True
+        return leaf
+
+
+def best_judged(program: SearchProgram, tree: Tree) -> Node:
+    """The best finished state that was judged; without one, the best of all judged states; the root before any."""
+    judged = [node for node in tree.nodes if node.estimate is not None]
+    [leaf] = program.best(tree, [node for node in judged if node.state.terminal] or judged or [tree.root], 1)
+    return leaf

@@ -10,6 +10,7 @@ import dspy
 
 from stl_programs.environments.base import Environment
 from stl_programs.search.base import SearchProgram, worth
+from stl_programs.search.best_first import best_judged
 from stl_programs.tree import Node, Tree
 from stl_programs.value import BaseValue
 
@@ -59,6 +60,10 @@ class LiteSearch(SearchProgram):
                     heapq.heappush(heap, (self.priority(child), child.id, child))
             if known < len(node.children) < self.width(node):
                 heapq.heappush(heap, (self.priority(node), node.id, node))
+
+    def choose(self, tree: Tree) -> Node:
+        """The best finished state by its own value; without one, the best judged state."""
+        return best_judged(self, tree)
 
     def priority(self, node: Node) -> float:
         """Lowest first: minus (progress so far + value to come)."""

@@ -29,7 +29,8 @@ class MCTS(SearchProgram):
         exploration: c, for values in [0, 1].
         backup: what Q is: the "mean" of what was backed up, its "max", or half of each ("hybrid").
         rollout: go on greedily to the end of the task before backing up.
-        parallel: simulations under way at once in one tree. Those count as visits whose value is not known yet
+        parallel: simulations under way at once in one tree, at most; one more is begun for every 8 that are finished,
+            as simulations begun blindly mislead those after them. They count as visits whose value is not known yet
             (WU-UCT: N and n include them, Q does not). Above 1 the outcome depends on timing.
 
     Example:
@@ -51,10 +52,13 @@ class MCTS(SearchProgram):
         self.rollout, self.parallel = rollout, parallel
 
     async def grow(self, tree: Tree) -> None:
+        root = tree.root
+
         def begin() -> Coroutine[Any, Any, None] | None:
-            if self.simulations == tree.root.visits + tree.root.in_flight or (path := self.select(tree)) is None:
+            if root.in_flight > root.visits // 8 or root.visits + root.in_flight == self.simulations:
                 return None
-            return self.simulate(tree, path)
+            path = self.select(tree)
+            return None if path is None else self.simulate(tree, path)
 
         await engine.rolling(begin, self.parallel)
 

@@ -146,9 +146,9 @@ def test_statistics_hold_under_any_interleaving(env, seed, parallel, simulations
 def test_parallel_simulations_are_in_flight_together(env):
     model = ScriptedModel("m/a", lambda messages, seed: game24_script(messages, "m", seed),
                           latency=lambda seed: 0.003)
-    policy = Policy(env.policy_signature, model, count=3, max_tokens=100)
-    one = MCTS(env, policy, Uniform(), simulations=12)
-    many = MCTS(env, policy, Uniform(), simulations=12, parallel=6)
+    policy = Policy(env.policy_signature, model, count=6, max_tokens=100)
+    one = MCTS(env, policy, Uniform(), simulations=60)
+    many = MCTS(env, policy, Uniform(), simulations=60, parallel=6)
     search(one)
     assert model.most_in_flight == 1
     search(many)
