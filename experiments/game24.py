@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from experiments import report
+from experiments.baselines import Baselines
 from experiments.command import guarded
 from experiments.evaluation import Cell, evaluate
 from experiments.progress import Bars
@@ -23,7 +24,7 @@ from optimizers import LoraSettings, SelfTaughtLookahead
 from optimizers.dataset import Filter
 from optimizers.lookahead import Closed, LookaheadExample
 from optimizers.stl import shuffled
-from stl_programs import BeamSearch, GameOf24, LegalMoves, Oracle, Policy, SearchProgram, Uniform, Value
+from stl_programs import BeamSearch, GameOf24, LegalMoves, Oracle, Policy, SearchProgram, Uniform, Value, models
 from stl_programs.environments.game24 import calculator_check, format_numbers, reachable
 from stl_programs.records import Task
 
@@ -90,6 +91,12 @@ def search(settings: Settings, env: GameOf24, value: Any, beam: int, policy: str
 def base_value(settings: Settings, env: GameOf24, samples: int | None = None) -> Value:
     return Value(env.value_signature, settings.value, samples=samples or settings.samples,
                  aggregate=settings.aggregate, max_tokens=settings.max_tokens)
+
+
+def untrained_rows(settings: Settings, env: GameOf24) -> list[tuple[str, Any]]:
+    """The rows that a tuned value is held against."""
+    return [("uniform", Uniform()), ("oracle", Oracle()), ("V0", base_value(settings, env)),
+            ("V0, 8 samples", base_value(settings, env, samples=8))]
 
 
 def train_tasks(settings: Settings, env: GameOf24, seed: int) -> list[Task]:
@@ -207,24 +214,28 @@ def run(settings: Settings, run_dir: Path, *, beams: Sequence[int] = (5, 1), eva
     with Bars() as bars:
         if run_dir.exists() and any(run_dir.rglob("*.jsonl")):
             bars.say(f"{run_dir} exists: going on after the last finished rollout, training or puzzle")
-        table = Table(settings, env, run_dir / "evaluations", bars, eval_seeds, limit)
-        base = base_value(settings, env)
-        fixed = [("uniform", Uniform()), ("V0", base), ("V0, 8 samples", base_value(settings, env, samples=8))]
-        for row, value in fixed:
+        folder = run_dir / "evaluations"
+        table = Table(settings, env, folder, bars, eval_seeds, limit)
+        beside = tunable and models.load(settings.value).endpoint is None and (os.cpu_count() or 1) > 1
+        with Baselines(beside, settings, folder, beams, eval_seeds, limit) as baselines:
+            values = compile_values(settings, env, run_dir, seed, bars, tracker) if tunable else []
+            names = [f"V{k}" for k in range(1, len(values) + 1)]
+            for row, value in zip(names, values, strict=True):
+                table.add(row, value, "validation", max(beams), seeds=[0])
+                for beam in beams:
+                    table.add(row, value, "test", beam)
+            chosen = names[choose(table.cells, values, names)] if values else "V0"
+            if settings.policy == "legal":
+                table.add(f"{chosen}, policy {settings.value}", values[names.index(chosen)] if values else
+                          base_value(settings, env), "test", max(beams), policy=settings.value)
+            baselines.wait()
+        if beside:
+            bars.say("uniform; oracle; V0; V0, 8 samples: evaluated meanwhile by a second process")
+        head = Table(settings, env, folder, Bars(report.quiet_console()) if beside else bars, eval_seeds, limit)
+        for row, value in untrained_rows(settings, env):
             for beam in beams:
-                table.add(row, value, "test", beam)
-        values = compile_values(settings, env, run_dir, seed, bars, tracker) if tunable else []
-        names = [f"V{k}" for k in range(1, len(values) + 1)]
-        for row, value in zip(names, values, strict=True):
-            table.add(row, value, "validation", max(beams), seeds=[0])
-            for beam in beams:
-                table.add(row, value, "test", beam)
-        chosen = names[choose(table.cells, values, names)] if values else "V0"
-        if settings.policy == "legal":
-            table.add(f"{chosen}, policy {settings.value}", values[names.index(chosen)] if values else base,
-                      "test", max(beams), policy=settings.value)
-        for beam in beams:
-            table.add("oracle", Oracle(), "test", beam)
+                head.add(row, value, "test", beam)
+        table.cells[:0] = head.cells
     summary = report.summarize(
         table.cells, settings=described(settings), information=settings.information, chosen=chosen, baseline="V0",
         split_source="published list" if settings.csv else "enumeration", seconds=time.perf_counter() - started,

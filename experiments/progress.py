@@ -31,6 +31,7 @@ class Bars:
             TextColumn("{task.description:<34}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
             TimeRemainingColumn(), TextColumn("{task.fields[detail]}"), console=self.console, disable=not self.live)
         self._stages: dict[str, tuple[TaskID, float]] = {}
+        self._said: set[str] = set()
 
     def __enter__(self) -> Bars:
         self._progress.start()
@@ -44,7 +45,8 @@ class Bars:
             self._stages[stage] = (self._progress.add_task(stage, total=total, detail=""), time.perf_counter())
         task, started = self._stages[stage]
         self._progress.update(task, completed=done, total=total, detail=detail if done < total else "")
-        if done >= total and not self.live:
+        if done >= total and not self.live and stage not in self._said:
+            self._said.add(stage)
             self.say(f"{stage}: {done} in {time.perf_counter() - started:.1f} s")
 
     def say(self, text: str) -> None:

@@ -110,21 +110,28 @@ class Journal:
         header = {"format": 2, "fingerprint": json.loads(json.dumps(fingerprint, sort_keys=True))}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            good = 0
-            for row, end in _lines(path) if path.exists() else ():
-                if not good and row != header:
-                    raise JournalError(f"{path} belongs to another run: its settings are {row.get('fingerprint')}, "
-                                       f"these are {header['fingerprint']}; choose another directory or delete it")
-                if good:
-                    self.recording.read(row)
-                good = end
-            if path.exists():
-                os.truncate(path, good)
             self._file = path.open("ab", buffering=0)
-            if not good:
-                self._write(header)
+            self._begin(header)
         except OSError as error:
             raise JournalError(f"cannot write the journal {path}: {error.strerror}") from error
+        except JournalError:
+            self.close()
+            raise
+
+    def _begin(self, header: dict[str, Any]) -> None:
+        """Read what the file holds, drop a line cut short, and write the header of a new one."""
+        _lock(self._file, self.path)
+        good = 0
+        for row, end in _lines(self.path):
+            if not good and row != header:
+                raise JournalError(f"{self.path} belongs to another run: its settings are {row.get('fingerprint')}, "
+                                   f"these are {header['fingerprint']}; choose another directory or delete it")
+            if good:
+                self.recording.read(row)
+            good = end
+        os.truncate(self.path, good)
+        if not good:
+            self._write(header)
 
     def _write(self, row: dict[str, Any]) -> None:
         line = json.dumps(row, separators=(",", ":")).encode() + b"\n"
@@ -156,6 +163,19 @@ class Journal:
     def close(self) -> None:
         with contextlib.suppress(OSError):
             self._file.close()
+
+
+def _lock(file: Any, path: Path) -> None:
+    """One writer a journal; the lock goes with the process. Elsewhere than on POSIX there is none."""
+    try:
+        import fcntl
+    except ImportError:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise JournalError(f"{path} is being written by another process; wait for it, or choose another directory"
+                           ) from None
 
 
 def _lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:

@@ -132,6 +132,15 @@ def test_a_journal_of_another_run_is_refused(env, tmp_path):
         run(program, env.tasks("test")[:1], journal=path)
 
 
+def test_a_journal_has_one_writer(env, tmp_path):
+    path = tmp_path / "journal.jsonl"
+    journal = Journal(path, {})
+    with pytest.raises(JournalError, match="is being written by another process"):
+        run(GreedySearch(env, LegalMoves(), Uniform()), env.tasks("test")[:1], journal=path)
+    journal.close()
+    assert run(GreedySearch(env, LegalMoves(), Uniform()), env.tasks("test")[:1], journal=path)
+
+
 def test_a_full_disk_is_one_clear_error(tmp_path):
     journal = Journal(tmp_path / "journal.jsonl", {})
     journal.close()
