@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Any
+from typing import Any, get_args
 
 import dspy
 
@@ -35,8 +35,7 @@ class PerDepth(BaseValue):
 
     @property
     def information(self) -> Information:  # type: ignore[override]
-        return max((value.information for value in self.values), key=("reward-free", "reward-guided",
-                                                                      "reward and demonstrations").index)
+        return max((value.information for value in self.values), key=get_args(Information).index)
 
     async def judge(self, environment: Environment, task: Task, states: Sequence[State]) -> list[Judged]:
         """Siblings share a depth, and so a value."""

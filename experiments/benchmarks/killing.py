@@ -37,8 +37,8 @@ def kill_and_resume() -> list[Row]:
         server.reset()
         journal, rng, kills = Path(folder) / "killed.jsonl", random.Random(30), 0
         while kills < KILLS:
-            process = subprocess.Popen([sys.executable, "-m", __name__ if __name__ != "__main__" else
-                                        "experiments.benchmarks.killing", server.url, str(journal)])
+            process = subprocess.Popen([sys.executable, "-m", "experiments.benchmarks.killing", server.url,
+                                        str(journal)])
             size = journal.stat().st_size if journal.exists() else 0
             while process.poll() is None and (not journal.exists() or journal.stat().st_size == size):
                 time.sleep(0.005)

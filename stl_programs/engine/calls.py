@@ -76,7 +76,11 @@ class _Call:
         return await asyncio.shield(task)
 
     def _paid(self, reply: Recorded) -> Completions:
-        """A reply that this run's journal holds: it was paid for, so it counts."""
+        """A reply that this run's journal holds: it was paid for, so it counts, once."""
+        if self.key in self.current.run.billed:
+            self.current.bill(self.role, Usage(replayed=1), self.about)
+            return reply.completions
+        self.current.run.billed.add(self.key)
         actual = self._bill(reply.completions, reply.seconds)
         for ledger in self.ledgers:
             ledger.book(actual)
@@ -129,6 +133,7 @@ class _Call:
             if run.journal:
                 run.journal.reply(self.key, reply, seconds)
                 run.own.replies[self.key] = Recorded(reply, seconds)
+                run.billed.add(self.key)
             return reply
         finally:
             run.bank.settle(self.ledgers, bound, actual)

@@ -49,6 +49,9 @@ class Run:
         for sent in self.own.possibly_paid:
             tokens, dollars = sent["bound"]
             self.ledger.book(Cost(calls=1, tokens=tokens, dollars=dollars))
+        self.ledger.book(Cost(calls=self.own.refused))
+        self.billed: set[str] = set()
+        """Keys of the replies of `own` that were billed in this run: each is paid once."""
 
     def module_ledger(self, module: object, role: str, budget: Budget | None) -> Ledger | None:
         """The ledger of a module of the program, over the whole run; None for a module without a budget."""
@@ -122,17 +125,20 @@ class Context:
             yield
             return
         try:
-            async with asyncio.timeout(max(min(limits) - time.monotonic(), 0.0)):
+            async with asyncio.timeout(max(min(limits) - time.monotonic(), 0.0)) as clock:
                 yield
         except TimeoutError:
+            if not clock.expired():  # somebody else's
+                raise
             owner = "task" if self.deadline == min(limits) else "run"
             raise BudgetSpent(f"the {owner}'s budget of seconds is spent") from None
 
     async def stop(self) -> None:
         """Cancel what this task still has in flight."""
-        leftovers = [task for task in self.sending if not task.done()]
-        if self.scope or not self.task:
-            leftovers += [task for task in self.memory.values() if isinstance(task, asyncio.Task) and not task.done()]
+        if self.task and not self.scope:
+            return  # judgements are shared: another task may be waiting for these
+        leftovers = [task for task in (*self.sending, *self.memory.values())
+                     if isinstance(task, asyncio.Task) and not task.done()]
         for task in leftovers:
             task.cancel()
         await asyncio.gather(*leftovers, return_exceptions=True)

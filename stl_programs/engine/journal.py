@@ -60,6 +60,8 @@ class Recording:
         self.results: dict[tuple[int, str], TaskResult] = {}
         self.unanswered: dict[str, list[dict[str, Any]]] = {}
         self.failed: list[dict[str, Any]] = []
+        self.refused = 0
+        """Requests that failed and were surely not charged for."""
 
     def read(self, row: dict[str, Any]) -> None:
         if "reply" in row:
@@ -72,6 +74,8 @@ class Recording:
             sent = self._answered(row["failed"])
             if row["maybe_paid"] and sent:
                 self.failed.append(sent)
+            else:
+                self.refused += 1
         elif "step" in row:
             self.steps[row["step"]] = row["transition"]
         elif "result" in row:

@@ -70,7 +70,7 @@ async def run_tasks(
             of a search without parallel simulations depend on it and not on timing, up to the rounding of a batched
             model, which may tip a draw now and then.
         budget: of the whole run, beside that of the program for each task. When it is spent, open tasks end with their
-            best answer so far and the others are not begun; running again with a larger one goes on.
+            best answer so far and the others at their start; running again with a larger one goes on.
         in_flight: requests at once to one endpoint; `per_endpoint` sets single ones apart; `in_flight_total` bounds
             all. concurrency: tasks open at once; enough to keep the endpoint busy by default.
         journal: a JSON Lines file. What is found there is not done or paid again; what is new is appended.

@@ -17,6 +17,7 @@ class Status:
     calls: int
     tokens: int
     dollars: float
+    """Of the calls whose price is known."""
     in_flight: int
     seconds: float
     seconds_left: float | None

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stl_programs import MCTS, BeamSearch, Budget, GreedySearch, LegalMoves, Policy, Uniform, Value, run_sync, run_tasks
-from stl_programs.engine import Context, Gate, Journal, TaskResult, enter, read_journal
+from stl_programs.engine import Context, Gate, Journal, Run, TaskResult, enter, read_journal
 from stl_programs.errors import JournalError, ModelError, StlError, TransientError
 from stl_programs.models.base import Prices
 from stl_programs.models.game24_script import game24_script
@@ -130,6 +130,47 @@ def test_a_journal_of_another_run_is_refused(env, tmp_path):
     path.write_text("no json\n")
     with pytest.raises(JournalError, match="line 1 is not JSON"):
         run(program, env.tasks("test")[:1], journal=path)
+
+
+def test_a_reply_is_billed_once_and_a_failed_task_does_not_take_shared_judgements_with_it(env, tmp_path):
+    model = ScriptedModel("m/a", script, latency=lambda seed: 0.01)
+    value = Value(env.value_signature, model, samples=1, max_tokens=60)
+    task, state = env.task("4 5 6 10"), env.reset(env.task("4 5 6 10"))
+
+    async def twice():
+        enter(current := Context(Run(journal=Journal(tmp_path / "j", {})), task="t", scope="t"))
+        await value.aforward(env, task, state)
+        current.memory.clear()
+        await value.aforward(env, task, state)
+        return current
+
+    current = asyncio.run(twice())
+    assert current.usage["value"].calls == 1 == current.run.ledger.spent["calls"] == len(model.requests)
+    assert current.usage["value"].replayed == 1
+
+    class Hasty(Value):
+        async def judge(self, environment, task, states):
+            if task.id == tasks[0].id and states and states[0].history:
+                self.left = asyncio.ensure_future(super().judge(environment, task, states))
+                await asyncio.sleep(0.002)
+                raise ModelError("gone")
+            return await super().judge(environment, task, states)
+
+    tasks = env.tasks("test")[:4]
+    hasty = Hasty(env.value_signature, model, samples=1, max_tokens=60)
+    results = run(BeamSearch(env, LegalMoves(), hasty, width=2), tasks, share_judgements=True)
+    assert results[0].error == "ModelError: gone" and all(r.answer for r in results[1:])
+
+
+def test_what_failed_before_a_kill_counts_against_the_budget_after_it(env, tmp_path):
+    path = tmp_path / "j"
+    model = ScriptedModel("m/a", lambda messages, seed: (_ for _ in ()).throw(TransientError("busy")))
+    run(model_program(env, model), env.tasks("test")[:1], journal=path, retries=2, backoff=0.001)
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if '"result"' not in line))
+    again = ScriptedModel("m/a", script)
+    [result] = run(model_program(env, again), env.tasks("test")[:1], journal=path, budget=Budget(calls=5))
+    assert len(again.requests) == 2 and "budget of 5 calls" in result.ended
 
 
 def test_a_journal_has_one_writer(env, tmp_path):
