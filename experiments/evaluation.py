@@ -96,7 +96,7 @@ def _outcome(program: SearchProgram, task: Task, result: TaskResult) -> dict[str
     return {"task": task.id, "solved": solved, "answer": result.answer, "error": result.error,
             "states_expanded": result.states_expanded, "states_judged": result.states_judged,
             "seconds": round(result.seconds, 3),
-            "usage": {role: {name: round(count, 4) if isinstance(count, float) else count
+            "usage": {role: {name: round(count, 4) if name == "seconds" else count
                              for name, count in usage.items() if count != 0} for role, usage in result.usage.items()}}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -18,13 +19,16 @@ from typing import Any, Literal
 from experiments import report
 from experiments.baselines import Baselines
 from experiments.command import guarded
-from experiments.evaluation import Cell, evaluate
+from experiments.evaluation import Cell, evaluate, slug
 from experiments.progress import Bars
+from experiments.tracking import MlflowCallback, iteration_bills
 from optimizers import LoraSettings, SelfTaughtLookahead
 from optimizers.dataset import Filter
 from optimizers.lookahead import Closed, LookaheadExample
 from optimizers.stl import shuffled
 from stl_programs import BeamSearch, GameOf24, LegalMoves, Oracle, Policy, SearchProgram, Uniform, Value, models
+from stl_programs.costs import LABELS, Bill, bills_of, total
+from stl_programs.engine import read_journal
 from stl_programs.environments.game24 import calculator_check, format_numbers, reachable
 from stl_programs.records import Task
 
@@ -132,11 +136,12 @@ def optimizer(settings: Settings, env: GameOf24, run_dir: Path, seed: int, callb
 
 
 class Iterations:
-    """A compile's callback: keeps the program of every iteration, shows progress, and passes all on to a tracker."""
+    """A compile's callback: keeps every iteration's program and costs, shows progress, passes all on to a tracker."""
 
     def __init__(self, bars: Bars, tracker: Any = None):
         self.bars, self.tracker = bars, tracker
         self.programs: list[SearchProgram] = []
+        self.bills: list[Bill] = []
 
     def on_start(self, optimizer: Any, program: Any) -> None:
         if self.tracker:
@@ -147,9 +152,11 @@ class Iterations:
 
     def on_iteration(self, iteration: Any, program: SearchProgram) -> None:
         self.programs.append(program)
-        manifest = iteration.dataset.manifest
+        self.bills += iteration_bills(iteration)
+        [tuned] = iteration.tuned
+        manifest = tuned.dataset.manifest
         self.bars.say(f"V{iteration.k}: {manifest['rows']} rows of {manifest['examples']} examples, labels "
-                      f"{manifest['labels']}, training {iteration.provenance['train_seconds']:g} s")
+                      f"{manifest['labels']}, training {tuned.provenance['train_seconds']:g} s")
         if self.tracker:
             self.tracker.on_iteration(iteration, program)
 
@@ -159,22 +166,23 @@ class Iterations:
 
 
 def compile_values(settings: Settings, env: GameOf24, run_dir: Path, seed: int, bars: Bars,
-                   tracker: Any = None) -> list[Value]:
-    """V(1) ... V(n) of one STL seed."""
+                   tracker: Any = None) -> tuple[list[Value], list[Bill]]:
+    """V(1) ... V(n) of one STL seed, and what they cost once."""
     watch = Iterations(bars, tracker)
     student = search(settings, env, base_value(settings, env), settings.width)
     optimizer(settings, env, run_dir, seed, watch).compile(student, trainset=train_tasks(settings, env, seed))
-    return [program.value for program in watch.programs]
+    return [program.value for program in watch.programs], watch.bills
 
 
 class Table:
-    """Evaluates rows of a table and keeps their cells."""
+    """Evaluates rows of a table; keeps their cells and what they cost."""
 
     def __init__(self, settings: Settings, env: GameOf24, folder: Path, bars: Bars, seeds: Sequence[int],
                  limit: int | None = None):
         self.settings, self.env, self.folder, self.bars, self.seeds = settings, env, folder, bars, list(seeds)
         self.limit = limit
         self.cells: list[Cell] = []
+        self.bills: list[Bill] = []
 
     def add(self, row: str, value: Any, split: str, beam: int, policy: str | None = None,
             seeds: Sequence[int] | None = None) -> Cell:
@@ -187,6 +195,11 @@ class Table:
             concurrency=self.settings.concurrency, in_flight=self.settings.in_flight,
             progress=lambda done, total, detail: self.bars.show(stage, done, total, detail))
         self.cells.append(cell)
+        wanted = {(seed, task.id) for seed in seeds for task in tasks}
+        journal = read_journal(self.folder / f"{slug(row)}-{split}-b{beam}.jsonl")
+        found = [result for trial, result in journal.results.items() if trial in wanted]
+        k = re.match(r"V(\d+)", row)
+        self.bills += bills_of(found, phase="evaluation", iteration=int(k.group(1)) if k else None)
         return cell
 
 
@@ -206,11 +219,7 @@ def run(settings: Settings, run_dir: Path, *, beams: Sequence[int] = (5, 1), eva
     student.check()
     if tunable:
         optimizer(settings, env, run_dir, seed).check(student, env.tasks("train"))
-    tracker = None
-    if mlflow_store:
-        from experiments.tracking import MlflowCallback
-
-        tracker = MlflowCallback(store=mlflow_store, experiment="game24", run_name=run_dir.name)
+    tracker = MlflowCallback(store=mlflow_store, experiment="game24", run_name=run_dir.name) if mlflow_store else None
     with Bars() as bars:
         if run_dir.exists() and any(run_dir.rglob("*.jsonl")):
             bars.say(f"{run_dir} exists: going on after the last finished rollout, training or puzzle")
@@ -218,7 +227,7 @@ def run(settings: Settings, run_dir: Path, *, beams: Sequence[int] = (5, 1), eva
         table = Table(settings, env, folder, bars, eval_seeds, limit)
         beside = tunable and models.load(settings.value).endpoint is None and (os.cpu_count() or 1) > 1
         with Baselines(beside, settings, folder, beams, eval_seeds, limit) as baselines:
-            values = compile_values(settings, env, run_dir, seed, bars, tracker) if tunable else []
+            values, once = compile_values(settings, env, run_dir, seed, bars, tracker) if tunable else ([], [])
             names = [f"V{k}" for k in range(1, len(values) + 1)]
             for row, value in zip(names, values, strict=True):
                 table.add(row, value, "validation", max(beams), seeds=[0])
@@ -236,16 +245,18 @@ def run(settings: Settings, run_dir: Path, *, beams: Sequence[int] = (5, 1), eva
             for beam in beams:
                 head.add(row, value, "test", beam)
         table.cells[:0] = head.cells
+        bills = [*once, *total([*head.bills, *table.bills], by=LABELS[:-1])]
     summary = report.summarize(
         table.cells, settings=described(settings), information=settings.information, chosen=chosen, baseline="V0",
         split_source="published list" if settings.csv else "enumeration", seconds=time.perf_counter() - started,
-        stl_seeds=[seed])
+        stl_seeds=[seed], bills=bills)
     files = report.write(summary, run_dir)
     if tracker and tracker.parent:
         for k, _ in enumerate(values, 1):
             tracker.log_scores(k, {f"{c.split}/beam{c.beam}": c.solved.mean() for c in table.cells
                                    if c.row == f"V{k}"})
         tracker.log_scores(0, {f"{c.row}/{c.split}/beam{c.beam}": c.solved.mean() for c in table.cells})
+        tracker.log_costs(bills)
         tracker.log_files(*files)
     return summary
 

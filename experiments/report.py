@@ -16,6 +16,8 @@ from rich.table import Table
 
 from experiments.evaluation import Cell
 from experiments.intervals import mean_interval, paired_difference
+from stl_programs import costs
+from stl_programs.costs import Bill
 
 SCHEMA = 1
 INTERVALS = {"95% interval": "percentile bootstrap over puzzles and seeds, 1,000,000 draws",
@@ -23,14 +25,16 @@ INTERVALS = {"95% interval": "percentile bootstrap over puzzles and seeds, 1,000
 
 
 def summarize(cells: Sequence[Cell], *, settings: dict[str, Any], information: str, chosen: str, baseline: str,
-              split_source: str, seconds: float, stl_seeds: Sequence[int]) -> dict[str, Any]:
+              split_source: str, seconds: float, stl_seeds: Sequence[int],
+              bills: Sequence[Bill] = ()) -> dict[str, Any]:
     """Everything that a table shows, with every per-puzzle, per-seed outcome behind it. JSON-ready."""
     return {
         "schema": SCHEMA, "date": time.strftime("%Y-%m-%d"), "seconds": round(seconds, 1),
         "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
         "settings": settings, "information": information, "after_stl": chosen, "baseline": baseline,
         "splits": split_source, "stl_seeds": list(stl_seeds), "trial": "first and only; the program's own answer",
-        "intervals": INTERVALS, "rows": [row_summary(cell, cells, baseline) for cell in cells]}
+        "intervals": INTERVALS, "costs": [bill.to_dict() for bill in bills],
+        "rows": [row_summary(cell, cells, baseline) for cell in cells]}
 
 
 def row_summary(cell: Cell, cells: Sequence[Cell], baseline: str) -> dict[str, Any]:
@@ -145,7 +149,20 @@ def pivot(summary: dict[str, Any], only: Sequence[str] = ()) -> str:
 def markdown(summary: dict[str, Any]) -> str:
     rows = ["| " + " | ".join(HEAD) + " |", "|" + " --- |" * len(HEAD)]
     rows += ["| " + " | ".join(line) + " |" for line in lines(summary)]
-    return "\n".join([caption(summary), "", pivot(summary), "", *rows, ""])
+    parts = [caption(summary), "", pivot(summary), "", *rows, ""]
+    if bills := cost_rows(summary):
+        parts += [COSTS, "", costs.markdown(bills)]
+    return "\n".join(parts)
+
+
+COSTS = "What the run cost: once, and for inference (every evaluation above); models with open and with closed weights."
+
+
+def cost_rows(summary: dict[str, Any]) -> list[Bill]:
+    """The run's costs, one-time against inference and open against closed weights, with their sum."""
+    bills = [Bill(**row) for row in summary.get("costs", ())]
+    parts = costs.total(bills, by=("one_time", "phase", "open"))
+    return [*parts, *costs.total(parts)] if bills else []
 
 
 def show(summary: dict[str, Any], run_dir: Path, mlflow_store: str | None) -> None:
@@ -158,6 +175,8 @@ def show(summary: dict[str, Any], run_dir: Path, mlflow_store: str | None) -> No
         bold = "bold" if line[0] == summary["after_stl"] else None
         table.add_row(*line, style=bold)
     console.print(table)
+    if bills := cost_rows(summary):
+        console.print(costs.table(bills, title=COSTS))
     console.print(f"{summary['seconds']:.0f} s in all. Written to {run_dir}: summary.json, table.md, figure.png, "
                   "rollouts, data and adapters of every iteration.", highlight=False)
     console.print("Next:", highlight=False)

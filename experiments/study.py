@@ -31,7 +31,7 @@ from experiments.game24 import (
     search,
 )
 from experiments.progress import Bars
-from optimizers.stl import tuned_value
+from optimizers.stl import tuned_value, version_name
 from stl_programs import GameOf24, Oracle, Uniform, Value
 
 STL_SEEDS = (0, 1)
@@ -111,7 +111,8 @@ def value_of(settings: Settings, env: GameOf24, here: Path, k: int, row: str) ->
     if k == 0:
         return base
     student = search(settings, env, base, settings.width)
-    return tuned_value(student, here / f"adapter-{k}", k, settings.variant)
+    adapter = here / f"adapter-{k}"
+    return tuned_value(student, version_name(student, k, adapter), adapter, settings.variant)
 
 
 def merged(cells: Sequence[Cell], row: str) -> Cell:

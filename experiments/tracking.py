@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from optimizers import Iteration, SelfTaughtLookahead
-from optimizers.stl import Stage
+from optimizers.stl import Stage, Tuned
 from stl_programs import SearchProgram
+from stl_programs.costs import AMOUNTS, Bill, bills_of, total, training_bill
 from stl_programs.records import Usage
 from stl_programs.viewer import tree_page
 
@@ -20,7 +22,8 @@ class MlflowCallback:
     """Logs a compile to MLflow; pass it as SelfTaughtLookahead(callback=...).
 
     The parent run holds the settings; each child run the data set (`log_input`), the adapter, rows kept and dropped by
-    reason, labels, losses, what every module cost, and one search tree as a page. `log_scores` adds solved rates.
+    reason, labels, losses, what it cost (`costs.json`: a row per module, model and task, and the training; metrics by
+    phase), and one search tree as a page. `log_scores` adds solved rates, `log_costs` what the evaluations cost.
     Text that could hold a key (environment variables, connection options) is never logged.
     """
 
@@ -54,29 +57,16 @@ class MlflowCallback:
 
     def on_iteration(self, iteration: Iteration, program: SearchProgram) -> None:
         import mlflow
-        import pandas
 
         if iteration.k in self.children:
             return
-        manifest, provenance = iteration.dataset.manifest, iteration.provenance
         with mlflow.start_run(run_id=self.parent), mlflow.start_run(
                 run_name=f"V{iteration.k}", nested=True) as run:
-            mlflow.log_params({"iteration": iteration.k, "adapter": iteration.lm,
-                               "data_sha256": manifest["sha256"], "signature": manifest["signature"]})
-            frame = pandas.DataFrame({
-                "prompt": [row["prompt"][-1]["content"] for row in iteration.dataset.rows],
-                "completion": [row["completion"][0]["content"] for row in iteration.dataset.rows]})
-            mlflow.log_input(mlflow.data.from_pandas(frame, name=f"lookahead-{iteration.k}"), context="training")
-            mlflow.log_dict(manifest, "data/manifest.json")
-            mlflow.log_artifacts(str(iteration.adapter), "adapter")
-            mlflow.log_metrics(_rollout_metrics(iteration) | {
-                "rows_kept": manifest["rows"], "rows_dropped": sum(manifest["dropped"].values()),
-                **{f"dropped/{_safe(why)}": n for why, n in manifest["dropped"].items()},
-                **{f"labels/{_safe(label)}": n for label, n in manifest["labels"].items()},
-                "train_seconds": provenance["train_seconds"]})
-            for name in ("losses", "validation_losses"):
-                for epoch, loss in enumerate(provenance[name]):
-                    mlflow.log_metric(name.removesuffix("es"), loss, step=epoch + 1)
+            mlflow.log_param("iteration", iteration.k)
+            for tuned in iteration.tuned:
+                _log_tuned(iteration.k, tuned, "" if tuned.depth is None else f"-d{tuned.depth}")
+            mlflow.log_table(_columns(iteration_bills(iteration, per_task=True)), "costs.json")
+            mlflow.log_metrics(_rollout_metrics(iteration) | _cost_metrics(iteration_bills(iteration)))
             trees = [result.tree for result in iteration.rollouts if result.tree]
             if trees:
                 mlflow.log_text(tree_page(trees[0]), "tree.html")
@@ -99,12 +89,47 @@ class MlflowCallback:
         with mlflow.start_run(run_id=run):
             mlflow.log_metrics({_safe(name): value for name, value in scores.items()})
 
+    def log_costs(self, bills: Sequence[Bill]) -> None:
+        """What the whole experiment cost: all rows to the parent run, and each V(k)'s evaluations to its child."""
+        import mlflow
+
+        with mlflow.start_run(run_id=self.parent):
+            mlflow.log_table(_columns(bills), "costs.json")
+            mlflow.log_metrics(_cost_metrics(bills))
+        for k, run in self.children.items():
+            own = [bill for bill in bills if bill.iteration == k and not bill.one_time]
+            with mlflow.start_run(run_id=run):
+                mlflow.log_metrics(_cost_metrics(own))
+
     def log_files(self, *files: Path) -> None:
         import mlflow
 
         with mlflow.start_run(run_id=self.parent):
             for file in files:
                 mlflow.log_artifact(str(file))
+
+
+def _log_tuned(k: int, tuned: Tuned, suffix: str) -> None:
+    """The data and the adapter of one training; `suffix` tells those of an iteration apart."""
+    import mlflow
+    import pandas
+
+    manifest, provenance, rows = tuned.dataset.manifest, tuned.provenance, tuned.dataset.rows
+    mlflow.log_params({f"adapter{suffix}": tuned.lm, f"data_sha256{suffix}": manifest["sha256"],
+                       f"signature{suffix}": manifest["signature"]})
+    frame = pandas.DataFrame({"prompt": [row["prompt"][-1]["content"] for row in rows],
+                              "completion": [row["completion"][0]["content"] for row in rows]})
+    mlflow.log_input(mlflow.data.from_pandas(frame, name=f"lookahead-{k}{suffix}"), context="training")
+    mlflow.log_dict(manifest, f"data{suffix}/manifest.json")
+    mlflow.log_artifacts(str(tuned.adapter), f"adapter{suffix}")
+    metrics = {"rows_kept": manifest["rows"], "rows_dropped": sum(manifest["dropped"].values()),
+               **{f"dropped/{_safe(why)}": n for why, n in manifest["dropped"].items()},
+               **{f"labels/{_safe(label)}": n for label, n in manifest["labels"].items()},
+               "train_seconds": provenance["train_seconds"]}
+    mlflow.log_metrics({f"{name}{suffix}": value for name, value in metrics.items()})
+    for name in ("losses", "validation_losses"):
+        for epoch, loss in enumerate(provenance[name]):
+            mlflow.log_metric(f"{name.removesuffix('es')}{suffix}", loss, step=epoch + 1)
 
 
 def artifacts_of(store: str) -> str | None:
@@ -129,10 +154,28 @@ def _rollout_metrics(iteration: Iteration) -> dict[str, float]:
     for result in iteration.rollouts:
         for role, usage in result.usage.items():
             totals.setdefault(role, Usage()).add(Usage(**usage))
-    for role, total in totals.items():
-        metrics |= {f"rollout/{_safe(role)}/{name}": value for name, value in total.to_dict().items()
+    for role, sum_ in totals.items():
+        metrics |= {f"rollout/{_safe(role)}/{name}": value for name, value in sum_.to_dict().items()
                     if value is not None}
     return metrics
+
+
+def iteration_bills(iteration: Iteration, *, per_task: bool = False) -> list[Bill]:
+    """What an iteration cost: its rollouts by module and model (`per_task`: and task), and its trainings."""
+    rollouts = bills_of(iteration.rollouts, phase="rollouts", iteration=iteration.k, per_task=per_task)
+    return rollouts + [training_bill(one.provenance["train_seconds"], one.lm, iteration=iteration.k)
+                       for one in iteration.tuned]
+
+
+def _cost_metrics(bills: Sequence[Bill]) -> dict[str, float]:
+    """Sums by phase; an unknown amount is left out."""
+    return {f"cost/{_safe(str(bill.phase))}/{name}": amount for bill in total(bills, by=("phase",))
+            for name in AMOUNTS if (amount := getattr(bill, name)) is not None}
+
+
+def _columns(bills: Sequence[Bill]) -> dict[str, list[Any]]:
+    rows = [bill.to_dict() for bill in bills] or [Bill().to_dict()]
+    return {name: [row[name] for row in rows] for name in rows[0]}
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Turning searches into better weights."""
 
 from optimizers.lora import LoraSettings
-from optimizers.stl import Callback, Iteration, SelfTaughtLookahead
+from optimizers.provider import LoraProvider
+from optimizers.stl import Callback, Iteration, SelfTaughtLookahead, Tuned
 
-__all__ = ["Callback", "Iteration", "LoraSettings", "SelfTaughtLookahead"]
+__all__ = ["Callback", "Iteration", "LoraProvider", "LoraSettings", "SelfTaughtLookahead", "Tuned"]

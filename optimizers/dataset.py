@@ -15,6 +15,7 @@ import dspy
 
 from optimizers.lookahead import LookaheadExample
 from signatures import Scale, Variant, lookahead_variant, signature_version
+from stl_programs.models.formats import format_name
 
 Filter = Callable[[LookaheadExample, str], str | None]
 """(example, score word) -> why the example is dropped, or None to keep it."""
@@ -96,7 +97,7 @@ def build_dataset(
         "labels": dict(Counter(scale.render(e.target) for e in kept)),
         "depths": {str(d): n for d, n in sorted(Counter(e.depth for e in kept).items())},
         "tasks": len({e.task for e in kept}), "variant": variant, "signature": signature_version(signature),
-        "format": type(format_).__name__, "sha256": _hash(rows)}
+        "format": format_name(format_), "sha256": _hash(rows)}
     return Dataset(kept, rows, validation, manifest)
 
 

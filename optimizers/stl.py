@@ -20,24 +20,37 @@ from signatures import Variant, lookahead_variant
 from stl_programs import engine, models
 from stl_programs.engine import Status, TaskResult
 from stl_programs.errors import ModelError, StlError
-from stl_programs.models import adapter_hash, base_name
+from stl_programs.models import PROVENANCE, adapter_hash, base_name
 from stl_programs.records import Task
 from stl_programs.search import BeamSearch, SearchProgram
 from stl_programs.tree import Tree
 from stl_programs.value import Aggregate, Value
+from stl_programs.values import PerDepth
 
 Stage = Literal["rollouts", "training"]
 
 
 @dataclass
-class Iteration:
-    """What one iteration did. `adapter` serves V(k) under `lm`."""
+class Tuned:
+    """One trained adapter, served as `lm`. `depth`: of the states it judges; None where one adapter judges all."""
 
-    k: int
+    depth: int | None
     lm: str
     adapter: Path
     dataset: Dataset
-    provenance: dict[str, Any]
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """How it was trained, with its losses."""
+        return json.loads((self.adapter / PROVENANCE).read_text(encoding="utf-8"))
+
+
+@dataclass
+class Iteration:
+    """What one iteration did: the rollouts with V(k-1), and the adapters of V(k), one or one per depth."""
+
+    k: int
+    tuned: list[Tuned]
     rollouts: list[TaskResult] = field(repr=False)
 
 
@@ -67,6 +80,8 @@ class SelfTaughtLookahead(Teleprompter):
         others_per_top: rows below the top score for each row at it; None keeps all.
         filters: named predicates that drop examples; see `optimizers.dataset`.
         closed: states that no training row may be about or lead to (a strict split).
+        per_depth: one adapter for the states of every depth (appendix D.3), the last one for all deeper; where states
+            of one look are worth different things early and late. The compiled value is a `PerDepth`.
         terminal_states: also train on the judgements of terminal states.
         share_judgements: judge a state once per rollout phase, where values do not depend on the task.
         lora: training settings; the paper's by default.
@@ -83,7 +98,7 @@ class SelfTaughtLookahead(Teleprompter):
                  expand: Literal["kept", "all"] = "kept", gamma: float = 1.0, variant: Variant = "lv+tr+r",
                  start: Literal["base", "continue"] = "base", merge: bool = True,
                  others_per_top: float | None = None, filters: dict[str, Filter] | None = None,
-                 closed: Closed | None = None,
+                 closed: Closed | None = None, per_depth: bool = False,
                  terminal_states: bool = True, share_judgements: bool = True, lora: LoraSettings | None = None,
                  weights: str | Path | None = None, in_flight: int = 32, concurrency: int | None = None, seed: int = 0,
                  callback: Callback | None = None):
@@ -97,7 +112,7 @@ class SelfTaughtLookahead(Teleprompter):
         self.iterations, self.tasks_per_iteration, self.run_dir = iterations, tasks_per_iteration, Path(run_dir)
         self.rollout_aggregate, self.rollout_samples, self.expand = rollout_aggregate, rollout_samples, expand
         self.gamma, self.variant, self.start, self.merge = gamma, variant, start, merge
-        self.closed = closed
+        self.closed, self.per_depth = closed, per_depth
         self.others_per_top, self.filters, self.terminal_states = others_per_top, filters or {}, terminal_states
         self.share_judgements, self.lora, self.concurrency = share_judgements, lora or LoraSettings(), concurrency
         self.in_flight = in_flight
@@ -115,16 +130,17 @@ class SelfTaughtLookahead(Teleprompter):
             self.callback.on_start(self, student)
         program: SearchProgram = student
         examples: list[LookaheadExample] = []                       # D
-        adapter: Path | None = None
+        tuned: list[Tuned] = []
         for k in range(1, self.iterations + 1):
             batch = _take(tasks, (k - 1) * self.tasks_per_iteration, self.tasks_per_iteration)
             rollouts = self._roll_out(program, batch, k)            # search trees with pi and V(k-1)
             found, dropped = self._look_ahead(rollouts)             # (s, o_s, y_s) of every visited state
-            dataset = self._filter(student, found, examples, dropped)
-            adapter = self._fine_tune(student, dataset, weights, k, adapter)   # from V(0), or on from V(k-1)
-            examples = dataset.examples if self.merge else []
-            program = self._with_adapter(student, adapter, k)       # the student with V(k)
-            self._report(k, program, adapter, dataset, rollouts)
+            datasets = self._filter(student, found, examples, dropped)
+            tuned = self._fine_tune(student, datasets, weights, k, tuned)      # from V(0), or on from V(k-1)
+            examples = [e for dataset in datasets.values() for e in dataset.examples] if self.merge else []
+            program = self._with_adapters(student, tuned, k)        # the student with V(k)
+            if self.callback:
+                self.callback.on_iteration(Iteration(k, tuned, rollouts), program)
         if self.callback:
             self.callback.on_end(program)
         return program
@@ -133,8 +149,8 @@ class SelfTaughtLookahead(Teleprompter):
 
     def _roll_out(self, program: SearchProgram, tasks: list[Task], k: int) -> list[TaskResult]:
         roller = program.deepcopy()
-        roller.value.aggregate = self.rollout_aggregate
-        roller.value.samples = self.rollout_samples or roller.value.samples
+        for value in roller.value.values if isinstance(roller.value, PerDepth) else [roller.value]:
+            value.aggregate, value.samples = self.rollout_aggregate, self.rollout_samples or value.samples
         if isinstance(roller, BeamSearch):
             roller.expand_what = self.expand
 
@@ -158,47 +174,61 @@ class SelfTaughtLookahead(Teleprompter):
                          closed=self.closed, seed=self.seed)
 
     def _filter(self, student: SearchProgram, found: list[LookaheadExample], earlier: list[LookaheadExample],
-                dropped: Counter[str]) -> Dataset:
+                dropped: Counter[str]) -> dict[int | None, Dataset]:
+        """The rows, by the depth whose value they teach; all under None where one value judges every depth."""
         environment = student.environment
-        return build_dataset(
-            found, environment.lookahead_signature, models.load(student.value.lm).prompt_format,
-            student.value.scale or environment.scale, variant=self.variant, earlier=earlier, filters=self.filters,
-            others_per_top=self.others_per_top, seed=self.seed, dropped=dropped)
 
-    def _fine_tune(self, student: SearchProgram, dataset: Dataset, weights: Path, k: int,
-                   previous: Path | None) -> Path:
-        dataset.save(self.run_dir / f"data-{k}")
-        out = self.run_dir / f"adapter-{k}"
+        def build(found: list[LookaheadExample], earlier: list[LookaheadExample], dropped: Counter[str]) -> Dataset:
+            return build_dataset(
+                found, environment.lookahead_signature, student.value.prompt_format,
+                student.value.scale or environment.scale, variant=self.variant, earlier=earlier, filters=self.filters,
+                others_per_top=self.others_per_top, seed=self.seed, dropped=dropped)
 
-        def progress(step: int, steps: int) -> None:
-            if self.callback:
-                self.callback.on_progress(k, "training", step, steps)
+        if not self.per_depth:
+            return {None: build(found, earlier, dropped)}
+        datasets: dict[int | None, Dataset] = {}
+        for depth in range(1, max((value_depth(e) for e in [*found, *earlier]), default=1) + 1):
+            try:
+                datasets[depth] = build([e for e in found if value_depth(e) == depth],
+                                        [e for e in earlier if value_depth(e) == depth],
+                                        dropped if depth == 1 else Counter())
+            except ValueError as error:
+                raise StlError(f"depth {depth}: {error}; or train one adapter for all depths (per_depth=False)"
+                               ) from None
+        return datasets
 
-        train_adapter(dataset, weights, out, self.lora, seed=self.seed + k, progress=progress,
-                      continue_from=previous if self.start == "continue" else None,
-                      provenance={"base": base_name(str(student.value.lm)), "iteration": k})
-        return out
+    def _fine_tune(self, student: SearchProgram, datasets: dict[int | None, Dataset], weights: Path, k: int,
+                   previous: list[Tuned]) -> list[Tuned]:
+        before = {tuned.depth: tuned.adapter for tuned in previous} if self.start == "continue" else {}
+        tuned = []
+        for i, (depth, dataset) in enumerate(datasets.items()):
+            suffix = f"{k}" if depth is None else f"{k}-d{depth}"
+            dataset.save(self.run_dir / f"data-{suffix}")
 
-    def _with_adapter(self, student: SearchProgram, adapter: Path, k: int) -> SearchProgram:
+            def progress(step: int, steps: int, i: int = i) -> None:
+                if self.callback:
+                    self.callback.on_progress(k, "training", i * steps + step, len(datasets) * steps)
+
+            train_adapter(dataset, weights, out := self.run_dir / f"adapter-{suffix}", self.lora, seed=self.seed + k,
+                          progress=progress, continue_from=before.get(depth),
+                          provenance={"base": base_name(student.value.model.name), "iteration": k, "depth": depth})
+            tuned.append(Tuned(depth, version_name(student, k, out, depth), out, dataset))
+        return tuned
+
+    def _with_adapters(self, student: SearchProgram, tuned: list[Tuned], k: int) -> SearchProgram:
         program = student.deepcopy()
-        program.value = tuned_value(student, adapter, k, self.variant)
+        values = [tuned_value(student, one.lm, one.adapter, self.variant) for one in tuned]
+        program.value = PerDepth(values) if self.per_depth else values[0]
         return program
-
-    def _report(self, k: int, program: SearchProgram, adapter: Path, dataset: Dataset,
-                rollouts: list[TaskResult]) -> None:
-        if self.callback:
-            provenance = json.loads((adapter / "provenance.json").read_text())
-            self.callback.on_iteration(Iteration(k, program.value.lm, adapter, dataset, provenance, rollouts), program)
 
     def check(self, student: SearchProgram,
               trainset: Sequence[Task | str | dspy.Example]) -> tuple[list[Task], Path]:
         """The tasks and the value model's weights. Raises StlError, before any work, for what `compile` cannot do."""
         if not trainset:
             raise StlError("the training set is empty; pass at least one task")
-        if not isinstance(student.value, Value) or not isinstance(student.value.lm, str):
-            raise ModelError(f"the program's value is {type(student.value).__name__}; STL tunes a Value whose lm is a "
-                             "LiteLLM string")
-        model = models.load(base_name(student.value.lm))
+        if not isinstance(student.value, Value):
+            raise ModelError(f"the program's value is {type(student.value).__name__}; STL tunes a Value")
+        model = student.value.model
         weights = self.weights or model.weights()
         if weights is None:
             raise ModelError(f"{model.name} cannot be tuned from here; pass weights=DIRECTORY with the model's "
@@ -211,18 +241,30 @@ class SelfTaughtLookahead(Teleprompter):
     def settings(self) -> dict[str, Any]:
         """Everything that shapes the result, JSON-ready."""
         names = ("iterations", "tasks_per_iteration", "rollout_aggregate", "rollout_samples", "expand", "gamma",
-                 "variant", "start", "merge", "others_per_top", "terminal_states", "share_judgements", "seed")
+                 "variant", "start", "merge", "others_per_top", "per_depth", "terminal_states",
+                 "share_judgements", "seed")
         return {name: getattr(self, name) for name in names} | {
             "filters": sorted(self.filters), "closed": self.closed is not None, "lora": asdict(self.lora)}
 
 
-def tuned_value(student: SearchProgram, adapter: Path, k: int, variant: Variant) -> Value:
+def version_name(student: SearchProgram, k: int, adapter: Path, depth: int | None = None) -> str:
+    """The name that serves V(k): BASE@value-v1-HASH, or BASE@value-d2-v1-HASH where there is one per depth."""
+    where = "" if depth is None else f"d{depth}-"
+    return f"{base_name(student.value.model.name)}@value-{where}v{k}-{adapter_hash(adapter)[:10]}"
+
+
+def tuned_value(student: SearchProgram, name: str, adapter: Path, variant: Variant) -> Value:
     """V(k): the student's value with the tuned signature and the adapter, swapped together."""
     old: Value = student.value
-    name = f"{base_name(str(old.lm))}@value-v{k}-{adapter_hash(adapter)[:10]}"
-    models.register_adapter(name, adapter)
+    models.register_adapter(name, adapter, None if isinstance(old.lm, str) else old.model)
     return Value(lookahead_variant(student.environment.lookahead_signature, variant), name, samples=old.samples,
-                 aggregate=old.aggregate, scale=old.scale, temperature=old.temperature, max_tokens=old.max_tokens)
+                 aggregate=old.aggregate, scale=old.scale, temperature=old.temperature, max_tokens=old.max_tokens,
+                 format=old.format, budget=old.budget)
+
+
+def value_depth(example: LookaheadExample) -> int:
+    """Which of a `PerDepth`'s values judges the example's state: the root counts with the first step."""
+    return max(example.depth, 1)
 
 
 def _task(student: SearchProgram, entry: Task | str | dspy.Example) -> Task:

@@ -2,15 +2,18 @@
 
 from stl_programs.engine import Budget, Status, TaskResult, run_sync, run_tasks, show_progress
 from stl_programs.environments import Environment, GameOf24
+from stl_programs.models.door import lm
+from stl_programs.models.providers import register_with_litellm
+from stl_programs.models.vllm import VllmServer
 from stl_programs.policy import LegalMoves, Policy
 from stl_programs.search import MCTS, BeamSearch, BestFirstSearch, GreedySearch, LiteSearch, SearchProgram
 from stl_programs.tree import Node, Tree
 from stl_programs.value import BaseValue, Oracle, Uniform, Value
 from stl_programs.values import PairwiseValue, PerDepth, SiblingValue
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 __all__ = ["MCTS", "BaseValue", "BeamSearch", "BestFirstSearch", "Budget", "Environment", "GameOf24", "GreedySearch",
            "LegalMoves", "LiteSearch", "Node", "Oracle", "PairwiseValue", "PerDepth", "Policy", "SearchProgram",
-           "SiblingValue", "Status", "TaskResult", "Tree", "Uniform", "Value", "run_sync", "run_tasks",
-           "show_progress"]
+           "SiblingValue", "Status", "TaskResult", "Tree", "Uniform", "Value", "VllmServer", "lm",
+           "register_with_litellm", "run_sync", "run_tasks", "show_progress"]

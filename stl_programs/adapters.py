@@ -9,9 +9,7 @@ from typing import Any
 
 from stl_programs import models
 from stl_programs.errors import AdapterError
-from stl_programs.models import adapter_hash
-
-PROVENANCE = "provenance.json"
+from stl_programs.models import PROVENANCE, adapter_hash
 
 
 def export_adapter(name: str, folder: Path, relative_to: Path) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from stl_programs.environments.base import Environment
 from stl_programs.errors import TaskError
 from stl_programs.models import load, string_of
 from stl_programs.models.calls import draw
+from stl_programs.models.formats import known_format
 from stl_programs.records import Action, State, Task, Transition, Usage
-from stl_programs.value import Information
+from stl_programs.value import Information, spoken_format
 
 Proposal = tuple[Action, Transition]
 """A legal action and what it leads to."""
@@ -51,6 +52,7 @@ class Policy(dspy.Module):
         lm: a LiteLLM string or a dspy LM; None uses dspy.settings.lm.
         count: B, how many distinct actions are wanted.
         samples: draws of one round.
+        format: how the model is asked ("chat", "compact", "lookahead"); None for the model's own.
         budget: of this module over a run.
     """
 
@@ -58,7 +60,7 @@ class Policy(dspy.Module):
 
     def __init__(self, signature: type[dspy.Signature], lm: Any = None, *, count: int = 5,
                  samples: int = 1, rounds: int = 3, temperature: float = 1.0, max_tokens: int = 512,
-                 budget: Budget | None = None):
+                 format: str | None = None, budget: Budget | None = None):
         super().__init__()
         if count < 1 or samples < 1 or rounds < 1:
             raise ValueError(f"count={count}, samples={samples}, rounds={rounds}: each must be at least 1")
@@ -67,6 +69,7 @@ class Policy(dspy.Module):
         self.predict = dspy.Predict(signature)
         self.lm, self.count, self.samples, self.rounds = lm, count, samples, rounds
         self.temperature, self.max_tokens, self.budget = temperature, max_tokens, budget
+        self.format = known_format(format)
 
     async def aforward(self, environment: Environment, task: Task, state: State, *, count: int | None = None,
                        exclude: Sequence[str] = ()) -> list[Proposal]:
@@ -99,7 +102,8 @@ class Policy(dspy.Module):
 
         async def ask() -> list[str]:
             draws = await draw("policy", model, self.predict, inputs, seeds, temperature=self.temperature,
-                               max_tokens=self.max_tokens, module=self, budget=self.budget, about=state.key)
+                               max_tokens=self.max_tokens, format_name=self.format, module=self,
+                               budget=self.budget, about=state.key)
             return [text for d in draws if d.fields for text in d.fields["actions"]]
 
         return await current.once(("policy", id(self), state.key, tuple(tried), count, round_), ask)
@@ -107,7 +111,8 @@ class Policy(dspy.Module):
     def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
         return {"kind": "Policy", "lm": string_of(self.predict.lm or self.lm), "count": self.count,
                 "samples": self.samples, "rounds": self.rounds, "temperature": self.temperature,
-                "max_tokens": self.max_tokens, "budget": self.budget.to_dict() if self.budget else None,
+                "max_tokens": self.max_tokens, "format": spoken_format(self),
+                "budget": self.budget.to_dict() if self.budget else None,
                 "demos": [dict(demo) for demo in self.predict.demos]}
 
 

@@ -80,7 +80,11 @@ class ValueEstimate:
 
 @dataclass(slots=True)
 class Usage:
-    """What calls cost. Prompt tokens are counted once per request, completion tokens per draw."""
+    """What calls cost. Prompt tokens are counted once per request, completion tokens per draw.
+
+    Calls, samples, tokens, seconds and dollars are those of replies that arrived whole. A request whose reply was lost
+    on the way (cut, timed out, cancelled) stands under `possibly_paid_...`, with upper bounds.
+    """
 
     calls: int = 0
     samples: int = 0
@@ -94,22 +98,35 @@ class Usage:
     parse_failures: int = 0
     out_of_range: int = 0
     failed_calls: int = 0
-    """Requests that failed and were sent again."""
-    replayed: int = 0
-    """Calls answered from another run's journal: nothing was sent or paid."""
+    """Requests that were sent and brought no reply: refused, failed or lost."""
+    cached_calls: int = 0
+    """Calls answered by a journal, or by the same request in flight: nothing was sent or paid."""
+    possibly_paid_calls: int = 0
+    """Of the failed ones, those that the provider may have charged for."""
+    possibly_paid_tokens: int = 0
+    possibly_paid_dollars: float | None = 0.0
 
     def add(self, other: Usage) -> None:
+        """Add `other` in place."""
         self.calls += other.calls
         self.samples += other.samples
         self.prompt_tokens += other.prompt_tokens
         self.cached_tokens += other.cached_tokens
         self.completion_tokens += other.completion_tokens
         self.seconds += other.seconds
-        self.dollars = None if self.dollars is None or other.dollars is None else self.dollars + other.dollars
+        self.dollars = plus(self.dollars, other.dollars)
         self.parse_failures += other.parse_failures
         self.out_of_range += other.out_of_range
         self.failed_calls += other.failed_calls
-        self.replayed += other.replayed
+        self.cached_calls += other.cached_calls
+        self.possibly_paid_calls += other.possibly_paid_calls
+        self.possibly_paid_tokens += other.possibly_paid_tokens
+        self.possibly_paid_dollars = plus(self.possibly_paid_dollars, other.possibly_paid_dollars)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def plus(one: float | None, other: float | None) -> float | None:
+    """The sum of two amounts of dollars; None where either is unknown."""
+    return None if one is None or other is None else one + other

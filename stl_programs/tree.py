@@ -17,7 +17,8 @@ class Node:
 
     `kept` marks states that the search went on from. `prior` is the estimate scaled to [0, 1]; `visits`, `value_sum`
     and `value_max` are what was backed up through the node on that scale; `in_flight` counts simulations through it
-    that are not backed up yet (WU-UCT). `closed`: nothing is left to learn below it.
+    that are not backed up yet (WU-UCT). `closed`: nothing is left to learn below it. `children` are ids in a tuple,
+    which Python's collector does not walk.
     """
 
     id: int
@@ -26,7 +27,7 @@ class Node:
     state: State
     depth: int
     estimate: ValueEstimate | None = None
-    children: list[int] | tuple[()] = ()
+    children: tuple[int, ...] = ()
     expanded: bool = False
     kept: bool = False
     prior: float = 0.0
@@ -65,10 +66,7 @@ class Tree:
     def add(self, parent: Node, action: str, state: State) -> Node:
         node = Node(len(self.nodes), parent.id, action, state, parent.depth + 1)
         self.nodes.append(node)
-        if parent.children:
-            parent.children.append(node.id)  # type: ignore[union-attr]
-        else:
-            parent.children = [node.id]
+        parent.children += (node.id,)
         return node
 
     def children(self, node: Node) -> list[Node]:

@@ -16,8 +16,9 @@ from stl_programs.environments.base import Environment
 from stl_programs.errors import BudgetSpent
 from stl_programs.models import load, string_of
 from stl_programs.models.calls import draw
+from stl_programs.models.formats import known_format
 from stl_programs.records import Sample, State, Task, ValueEstimate
-from stl_programs.value import Aggregate, BaseValue, Information, Judged, aggregate
+from stl_programs.value import Aggregate, BaseValue, Information, Judged, aggregate, spoken_format
 
 
 class PerDepth(BaseValue):
@@ -52,13 +53,14 @@ class _Asking(BaseValue):
     """Holds the predictor of a value that asks about several states at once."""
 
     def __init__(self, signature: type[dspy.Signature], lm: Any = None, *, samples: int = 1,
-                 temperature: float = 1.0, max_tokens: int = 512, budget: Budget | None = None):
+                 temperature: float = 1.0, max_tokens: int = 512, format: str | None = None,
+                 budget: Budget | None = None):
         super().__init__()
         if samples < 1 or max_tokens < 1:
             raise ValueError(f"samples={samples}, max_tokens={max_tokens}: each at least 1")
         self.predict = dspy.Predict(signature)
         self.lm, self.samples, self.temperature = lm, samples, temperature
-        self.max_tokens, self.budget = max_tokens, budget
+        self.max_tokens, self.budget, self.format = max_tokens, budget, known_format(format)
 
     async def ask(self, task: Task, about: Sequence[State], inputs: dict[str, Any]) -> list[dict[str, Any] | None]:
         """The parsed fields of every draw; None for one that does not parse."""
@@ -67,12 +69,13 @@ class _Asking(BaseValue):
                  for i in range(self.samples)]
         inputs = {name: inputs[name] for name in self.predict.signature.input_fields}
         draws = await draw("value", model, self.predict, inputs, seeds, temperature=self.temperature,
-                           max_tokens=self.max_tokens, module=self, budget=self.budget, about=about[0].key)
+                           max_tokens=self.max_tokens, format_name=self.format, module=self, budget=self.budget,
+                           about=about[0].key)
         return [d.fields for d in draws]
 
     def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
         return {"kind": type(self).__name__, "lm": string_of(self.predict.lm or self.lm), "samples": self.samples,
-                "temperature": self.temperature, "max_tokens": self.max_tokens,
+                "temperature": self.temperature, "max_tokens": self.max_tokens, "format": spoken_format(self),
                 "signature": signature_version(self.predict.signature),
                 "budget": self.budget.to_dict() if self.budget else None,
                 "demos": [dict(demo) for demo in self.predict.demos]}

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.mark.parametrize("page, says", [
     ("tutorial.md", ["embedded/game24@value-v1-", "judgements"]),
+    ("models.md", ["Truez", "tokens"]),
     ("search.md", ["LiteSearch", "the task's budget of 40 calls is spent", "replies kept, [] possibly paid"])])
 def test_the_tutorials_run(tmp_path, page, says):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(), re.S)
@@ -25,7 +26,8 @@ def test_the_tutorials_run(tmp_path, page, says):
     assert "never retrieved" not in done.stderr and all(text in done.stdout for text in says)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md", "docs/search.md", "docs/experiments.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md", "docs/search.md", "docs/experiments.md",
+                                  "docs/models.md", "docs/finetune.md"])
 def test_links_lead_somewhere(page):
     path = ROOT / page
     for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):

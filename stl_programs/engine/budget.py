@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from stl_programs.errors import BudgetSpent, ModelError
+from stl_programs.records import Usage, plus
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,11 @@ class Cost:
     states: int = 0
 
 
-def add(total: Cost, cost: Cost) -> None:
-    """Add `cost` to `total` in place."""
-    total.calls, total.tokens, total.states = total.calls + cost.calls, total.tokens + cost.tokens, (
-        total.states + cost.states)
-    total.dollars = (total.dollars or 0.0) + (cost.dollars or 0.0)
+def cost_of(usage: Usage) -> Cost:
+    """What counts against budgets: requests sent, with the upper bounds of those that may have been paid for."""
+    return Cost(usage.calls + usage.failed_calls,
+                usage.prompt_tokens + usage.completion_tokens + usage.possibly_paid_tokens,
+                plus(usage.dollars, usage.possibly_paid_dollars))
 
 
 _NAMES = ("calls", "tokens", "dollars", "states")

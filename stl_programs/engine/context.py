@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
-from stl_programs.engine.budget import Bank, Budget, Cost, Ledger
+from stl_programs.engine.budget import Bank, Budget, Cost, Ledger, cost_of
 from stl_programs.engine.gate import Gate
 from stl_programs.engine.journal import Journal, Recording
 from stl_programs.errors import BudgetSpent, JournalError
@@ -40,27 +40,62 @@ class Run:
         self.bank, self.journal = Bank(), journal
         self.own = journal.recording if journal else Recording()
         self.recorded = recorded or Recording()
-        self.flying: dict[str, asyncio.Task[Any]] = {}
+        self.flying: dict[str, Work[Any]] = {}
         self.ledger = Ledger(budget or Budget(), "run")
         self.modules: dict[int, Ledger] = {}
-        self.before: dict[str, Cost] = {}
-        """What finished tasks of a continued journal cost, by role."""
         self.deadline = None if budget is None or budget.seconds is None else time.monotonic() + budget.seconds
-        for sent in self.own.possibly_paid:
-            tokens, dollars = sent["bound"]
-            self.ledger.book(Cost(calls=1, tokens=tokens, dollars=dollars))
-        self.ledger.book(Cost(calls=self.own.refused))
-        self.billed: set[str] = set()
-        """Keys of the replies of `own` that were billed in this run: each is paid once."""
+        self.before = self.own.spent()
+        """What a continued journal has cost so far, by trial, then by role and model."""
+        for bills in self.before.values():
+            for usage in bills.values():
+                self.ledger.book(cost_of(usage))
+        for result in self.own.results.values():
+            self.ledger.book(Cost(states=result.states_expanded))
+        self.asked: set[str] = set()
+        """Keys of the replies of `own` that were used in this run: who asks again is answered for nothing."""
 
-    def module_ledger(self, module: object, role: str, budget: Budget | None) -> Ledger | None:
-        """The ledger of a module of the program, over the whole run; None for a module without a budget."""
+    def module_ledger(self, module: object, role: str, model: str, budget: Budget | None) -> Ledger | None:
+        """The ledger of a module of the program, over the whole run; None for a module without a budget.
+
+        Of a continued journal it holds what the module's role spent on the module's model.
+        """
         if budget is None:
             return None
         if id(module) not in self.modules:
             ledger = self.modules[id(module)] = Ledger(budget, f"{role} module")
-            ledger.book(self.before.get(role, Cost()))
+            for bills in self.before.values():
+                if (usage := bills.get((role, model))) is not None:
+                    ledger.book(cost_of(usage))
         return self.modules[id(module)]
+
+
+class Work(Generic[T]):
+    """A call or a judgement that several may wait for; the trial that began it pays for it.
+
+    While that trial runs, the work goes on even if nobody waits. Once the trial is over, the work ends with its last
+    asker.
+    """
+
+    def __init__(self, owner: Context, work: Coroutine[Any, Any, T]):
+        self.owner, self.waiting = owner, 0
+        self.task = asyncio.ensure_future(work)
+        owner.begun.add(self)
+        self.task.add_done_callback(self._finish)
+
+    def _finish(self, task: asyncio.Task[T]) -> None:
+        self.owner.begun.discard(self)
+        if not task.cancelled():
+            task.exception()  # seen, even where every asker has left
+
+    async def wait(self) -> T:
+        """Its result. Cancelling an asker does not cancel the work."""
+        self.waiting += 1
+        try:
+            return await asyncio.shield(self.task)
+        finally:
+            self.waiting -= 1
+            if self.owner.over and not self.waiting:
+                self.task.cancel()
 
 
 @dataclass
@@ -77,9 +112,22 @@ class Context:
     deadline: float | None = None
     memory: dict[Any, Any] = field(default_factory=dict)
     usage: dict[str, Usage] = field(default_factory=dict)
+    """By role."""
+    usage_by_model: dict[tuple[str, str], Usage] = field(default_factory=dict)
+    """By role and model: what models were asked, without what became of their words."""
     costs: dict[Any, Usage] = field(default_factory=dict)
     """What was paid about each state key."""
-    sending: set[asyncio.Task[Any]] = field(default_factory=set)
+    begun: set[Work[Any]] = field(default_factory=set)
+    """What this trial began and is not finished."""
+    over: bool = False
+    """The search has ended; what others wait for may still be under way."""
+    closed: bool = False
+    """Nothing is under way any more, and the bill is final."""
+
+    def __post_init__(self) -> None:
+        for (role, model), usage in self.run.before.get((self.seed, self.task), {}).items():
+            self.bill(role, usage, model=model)
+            self.ledger.book(cost_of(usage))
 
     def draw_seed(self, *parts: object) -> int:
         """A 63-bit seed that depends on the seed, the scope and `parts` alone."""
@@ -89,18 +137,29 @@ class Context:
     def random(self, *parts: object) -> random.Random:
         return random.Random(self.draw_seed(*parts))
 
-    def bill(self, role: str, usage: Usage, about: Any = None) -> None:
+    def bill(self, role: str, usage: Usage, about: Any = None, model: str | None = None) -> None:
+        """Add to the bill of a role, of the model that it asked, and of the state key that it asked about."""
         self.usage.setdefault(role, Usage()).add(usage)
+        if model is not None:
+            self.usage_by_model.setdefault((role, model), Usage()).add(usage)
         if about is not None:
             self.costs.setdefault(about, Usage()).add(usage)
 
     async def once(self, key: Any, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """`make()`, but once per key: later and concurrent askers get the same result. A failure is not remembered."""
-        found = self.memory.get(key)
-        if found is None:
-            found = self.memory[key] = asyncio.ensure_future(make())
-            found.add_done_callback(lambda task: self._remember(key, task))
-        return await asyncio.shield(found) if isinstance(found, asyncio.Task) else found[0]
+        while True:
+            found = self.memory.get(key)
+            if isinstance(found, tuple):
+                return found[0]
+            if (work := found) is None:
+                work = self.memory[key] = Work(self, make())
+                work.task.add_done_callback(lambda task: self._remember(key, task))
+            try:
+                return await work.wait()
+            except BudgetSpent:
+                if work.owner is self:
+                    raise
+            # another trial's budget did not cover it: asked again, on this one's
 
     def _remember(self, key: Any, task: asyncio.Task[Any]) -> None:
         if task.cancelled() or task.exception() is not None:
@@ -134,14 +193,14 @@ class Context:
             raise BudgetSpent(f"the {owner}'s budget of seconds is spent") from None
 
     async def stop(self) -> None:
-        """Cancel what this task still has in flight."""
-        if self.task and not self.scope:
-            return  # judgements are shared: another task may be waiting for these
-        leftovers = [task for task in (*self.sending, *self.memory.values())
-                     if isinstance(task, asyncio.Task) and not task.done()]
-        for task in leftovers:
-            task.cancel()
-        await asyncio.gather(*leftovers, return_exceptions=True)
+        """End what is still under way; what another trial waits for is finished first, on this one's bill."""
+        self.over = True
+        for work in list(self.begun):
+            if not work.waiting:
+                work.task.cancel()
+        while self.begun:
+            await asyncio.gather(*(work.task for work in self.begun), return_exceptions=True)
+        self.closed = True
 
 
 _STATE = Cost(states=1)

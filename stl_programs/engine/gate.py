@@ -10,7 +10,10 @@ from contextlib import asynccontextmanager
 
 
 class Gate:
-    """`limit` requests at once to an endpoint (`limits` sets single ones apart), `total` to all of them."""
+    """`limit` requests at once to an endpoint (`limits` sets single ones apart), `total` to all of them.
+
+    An endpoint of several servers is their URLs with commas between them; it may hold `limit` for each of them.
+    """
 
     def __init__(self, limit: int, total: int | None = None, limits: Mapping[str, int] | None = None):
         self.limit, self.total, self.limits = limit, total, dict(limits or {})
@@ -43,7 +46,8 @@ class Gate:
             self._give(endpoint)
 
     def _free(self, endpoint: str) -> bool:
-        return (self._flying[endpoint] < self.limits.get(endpoint, self.limit)
+        servers = endpoint.count(",") + 1
+        return (self._flying[endpoint] < self.limits.get(endpoint, self.limit * servers)
                 and (self.total is None or self.in_flight < self.total))
 
     def _take(self, endpoint: str) -> None:

@@ -1,12 +1,13 @@
 """The journal of a run: JSON Lines, each written before what it says is used.
 
-    {"format": 2, "fingerprint": {...}}                                first line: what run this is
-    {"sent": KEY, "task": ID, "role": ..., "model": ..., "bound": ...}   a request leaves for a server
-    {"reply": KEY, "texts": [...], "tokens": [prompt, cached, completion], "seconds": s}
+    {"format": 3, "fingerprint": {...}}                                first line: what run this is
+    {"sent": KEY, CALLER, "bound": [tokens, dollars]}                  a request leaves for a server
+    {"reply": KEY, CALLER, "texts": [...], "tokens": [prompt, cached, completion], "seconds": s, "dollars": d}
     {"failed": KEY, "why": ..., "maybe_paid": bool}
     {"step": KEY, "transition": {...}}                                 of an environment that is not pure
     {"result": {...}}                                                  a finished task
 
+CALLER is "seed", "task", "role" and "model": who pays. Dollars are null where the price is unknown.
 Written plainly: it survives kill -9, and loses at most the last lines to a power cut.
 """
 
@@ -18,11 +19,25 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from stl_programs.engine.budget import Cost
 from stl_programs.errors import JournalError
 from stl_programs.models.base import Completions
+from stl_programs.records import Usage
+
+FORMAT = 3
+READABLE = (2, 3)
+"""Formats whose replies can be replayed; only FORMAT is continued: an older one does not say who paid."""
+
+
+class Caller(NamedTuple):
+    """Who makes a call, and so who pays for it: a module's role and its model, in one trial of one task."""
+
+    seed: int
+    task: str
+    role: str
+    model: str
 
 
 @dataclass
@@ -40,15 +55,33 @@ class TaskResult:
     states_judged: int = 0
     seconds: float = 0.0
     usage: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By role ("policy", "value"); see `records.Usage`."""
+    usage_by_model: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    """By role, then by model; zeros are left out. `stl_programs.costs` sums it up."""
     tree: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """A reply that was already paid for."""
+    """A reply that was already paid for, and by whom (None: an old journal does not say)."""
 
     completions: Completions
     seconds: float
+    dollars: float | None = None
+    caller: Caller | None = None
+
+    @property
+    def usage(self) -> Usage:
+        reply = self.completions
+        return Usage(calls=1, samples=len(reply.texts), prompt_tokens=reply.prompt_tokens,
+                     cached_tokens=reply.cached_tokens, completion_tokens=reply.completion_tokens,
+                     seconds=self.seconds, dollars=self.dollars)
+
+
+def lost(bound: Cost) -> Usage:
+    """A request whose reply never came whole: the provider may have charged up to `bound`."""
+    return Usage(failed_calls=1, possibly_paid_calls=1, possibly_paid_tokens=bound.tokens,
+                 possibly_paid_dollars=bound.dollars)
 
 
 class Recording:
@@ -60,27 +93,45 @@ class Recording:
         self.results: dict[tuple[int, str], TaskResult] = {}
         self.unanswered: dict[str, list[dict[str, Any]]] = {}
         self.failed: list[dict[str, Any]] = []
-        self.refused = 0
-        """Requests that failed and were surely not charged for."""
+        """Requests that failed and may have been charged for, as they were sent."""
+        self.refused: list[dict[str, Any]] = []
+        """Those that failed and were surely not charged for."""
 
     def read(self, row: dict[str, Any]) -> None:
         if "reply" in row:
             prompt, cached, completion = row["tokens"]
-            self.replies[row["reply"]] = Recorded(Completions(row["texts"], prompt, completion, cached), row["seconds"])
+            self.replies[row["reply"]] = Recorded(
+                Completions(row["texts"], prompt, completion, cached), row["seconds"], row.get("dollars"),
+                _caller(row) if "task" in row else None)
             self._answered(row["reply"])
         elif "sent" in row:
             self.unanswered.setdefault(row["sent"], []).append(row)
         elif "failed" in row:
-            sent = self._answered(row["failed"])
-            if row["maybe_paid"] and sent:
-                self.failed.append(sent)
-            else:
-                self.refused += 1
+            if (sent := self._answered(row["failed"])) is not None:
+                (self.failed if row["maybe_paid"] else self.refused).append(sent)
         elif "step" in row:
             self.steps[row["step"]] = row["transition"]
         elif "result" in row:
             result = TaskResult(**row["result"])
             self.results[result.seed, result.task] = result
+
+    def spent(self) -> dict[tuple[int, str], dict[tuple[str, str], Usage]]:
+        """What every trial (seed, task) has cost so far, by role and model: replies, and requests that brought none."""
+        bills: dict[tuple[int, str], dict[tuple[str, str], Usage]] = {}
+
+        def book(caller: Caller, usage: Usage) -> None:
+            trial = bills.setdefault((caller.seed, caller.task), {})
+            trial.setdefault((caller.role, caller.model), Usage()).add(usage)
+
+        for reply in self.replies.values():
+            if reply.caller is not None:
+                book(reply.caller, reply.usage)
+        for sent in self.refused:
+            book(_caller(sent), Usage(failed_calls=1))
+        for sent in self.possibly_paid:
+            tokens, dollars = sent["bound"]
+            book(_caller(sent), lost(Cost(1, tokens, dollars)))
+        return bills
 
     def _answered(self, key: str) -> dict[str, Any] | None:
         rows = self.unanswered.get(key)
@@ -103,7 +154,18 @@ def read_journal(path: Path, into: Recording | None = None) -> Recording:
     for number, (row, _) in enumerate(_lines(path)):
         if number:
             recording.read(row)
+        elif row.get("format") not in READABLE:
+            raise JournalError(f"{path}: {_format(row)}; this version reads formats {READABLE}")
     return recording
+
+
+def _format(header: dict[str, Any]) -> str:
+    found = header.get("format")
+    return "no journal: its first line names no format" if found is None else f"a journal of format {found}"
+
+
+def _caller(row: dict[str, Any]) -> Caller:
+    return Caller(row.get("seed", 0), row["task"], row["role"], row["model"])
 
 
 class Journal:
@@ -111,7 +173,7 @@ class Journal:
 
     def __init__(self, path: Path, fingerprint: dict[str, Any]):
         self.path, self.recording = path, Recording()
-        header = {"format": 2, "fingerprint": json.loads(json.dumps(fingerprint, sort_keys=True))}
+        header = {"format": FORMAT, "fingerprint": json.loads(json.dumps(fingerprint, sort_keys=True))}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("ab", buffering=0)
@@ -127,6 +189,9 @@ class Journal:
         _lock(self._file, self.path)
         good = 0
         for row, end in _lines(self.path):
+            if not good and row.get("format") != FORMAT:
+                raise JournalError(f"{self.path}: {_format(row)}; this version continues format {FORMAT}: choose "
+                                   "another directory, or pass it as recorded=[...] to replay its replies")
             if not good and row != header:
                 raise JournalError(f"{self.path} belongs to another run: its settings are {row.get('fingerprint')}, "
                                    f"these are {header['fingerprint']}; choose another directory or delete it")
@@ -148,12 +213,14 @@ class Journal:
             raise JournalError(f"cannot write the journal {self.path}: only {written} of {len(line)} bytes fitted; "
                                "free some space and run again: what was finished is kept")
 
-    def sent(self, key: str, task: str, role: str, model: str, bound: Cost) -> None:
-        self._write({"sent": key, "task": task, "role": role, "model": model, "bound": [bound.tokens, bound.dollars]})
+    def sent(self, key: str, caller: Caller, bound: Cost) -> None:
+        self._write({"sent": key, **caller._asdict(), "bound": [bound.tokens, bound.dollars]})
 
-    def reply(self, key: str, completions: Completions, seconds: float) -> None:
-        self._write({"reply": key, "texts": completions.texts, "seconds": round(seconds, 4), "tokens": [
-            completions.prompt_tokens, completions.cached_tokens, completions.completion_tokens]})
+    def reply(self, key: str, paid: Recorded) -> None:
+        reply, caller = paid.completions, paid.caller
+        self._write({"reply": key, **(caller._asdict() if caller else {}), "texts": reply.texts,
+                     "tokens": [reply.prompt_tokens, reply.cached_tokens, reply.completion_tokens],
+                     "seconds": round(paid.seconds, 4), "dollars": paid.dollars})
 
     def failed(self, key: str, why: str, maybe_paid: bool) -> None:
         self._write({"failed": key, "why": why, "maybe_paid": maybe_paid})

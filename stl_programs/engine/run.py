@@ -11,17 +11,19 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextvars import copy_context
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from stl_programs import models
-from stl_programs.engine.budget import Budget, Cost, Ledger, add
+from stl_programs.engine.budget import Budget, Ledger
 from stl_programs.engine.context import Context, Run, enter
 from stl_programs.engine.journal import Journal, Recording, TaskResult, read_journal
 from stl_programs.engine.status import Status
 from stl_programs.environments.base import Environment, sealed_reward
-from stl_programs.errors import StlError
-from stl_programs.records import Task
+from stl_programs.errors import ModelError, StlError
+from stl_programs.models import Model
+from stl_programs.records import Task, Usage
 from stl_programs.tree import Found
 
 T = TypeVar("T")
@@ -41,6 +43,9 @@ class Search(Protocol):
 
     async def search(self, task: Task) -> Found:
         """Search one task. Raises StlError when it cannot be finished."""
+
+    def models(self) -> list[Model]:
+        """The models that it may ask."""
 
 
 async def run_tasks(
@@ -63,14 +68,16 @@ async def run_tasks(
     backoff: float = 0.5,
     progress: Callable[[Status], None] | None = None,
 ) -> list[TaskResult]:
-    """Search every task; results in the order of `tasks`, for one seed after the other.
+    """Search every task; results in the order of `tasks`, for one seed after the other. A task given twice is searched
+    once.
 
     Args:
         seed: of all draws and tie-breaks; with several, every task is tried once per seed, all side by side. Results
             of a search without parallel simulations depend on it and not on timing, up to the rounding of a batched
             model, which may tip a draw now and then.
         budget: of the whole run, beside that of the program for each task. When it is spent, open tasks end with their
-            best answer so far and the others at their start; running again with a larger one goes on.
+            best answer so far and the others at their start; running again with a larger one goes on. What a
+            continued journal has spent counts, failed requests too.
         in_flight: requests at once to one endpoint; `per_endpoint` sets single ones apart; `in_flight_total` bounds
             all. concurrency: tasks open at once; enough to keep the endpoint busy by default.
         journal: a JSON Lines file. What is found there is not done or paid again; what is new is appended.
@@ -82,13 +89,16 @@ async def run_tasks(
         retries, backoff: of requests that failed transiently; see `Run`.
         progress: called after every task, and twice a second; `show_progress` prints a live line.
 
-    Raises JournalError for a journal of another run. A task that fails is a result with `error`; Ctrl-C and
+    Raises JournalError for a journal of another run, and ModelError, before anything is sent, for a budget of dollars
+    where a model's price is unknown. A task that fails is a result with `error`; Ctrl-C and
     cancellation pass through with everything finished journaled.
     """
     if share_judgements and not program.environment.task_free_values:
         raise StlError(f"share_judgements: values of {program.environment.name} depend on the task")
     if in_flight < 1 or (concurrency is not None and concurrency < 1):
         raise ValueError(f"in_flight={in_flight}, concurrency={concurrency}: each at least 1")
+    if not offline:
+        _check_prices(program, budget)
     others = Recording()
     for path in recorded:
         read_journal(path, others)
@@ -101,12 +111,31 @@ async def run_tasks(
     shared = {one: dict[Any, Any]() for one in seeds} if share_judgements else None
     batch = _Batch(program, trials, run, shared=shared, keep_trees=keep_trees, progress=progress)
     try:
+        if budget is not None and budget.dollars is not None:
+            _check_spent(run)
         async with _transport():
             await batch.work(concurrency or max(64, 2 * in_flight))
     finally:
         if log:
             log.close()
     return batch.ordered()
+
+
+def _check_prices(program: Search, budget: Budget | None) -> None:
+    """Raises ModelError where dollars are bounded, and a model's price is unknown."""
+    limits = [limit.dollars for limit in (budget, program.budget) if limit is not None and limit.dollars is not None]
+    if limits and (unknown := sorted({model.name for model in program.models() if model.prices() is None})):
+        raise ModelError(f"Budget(dollars={limits[0]:g}): the price of {', '.join(unknown)} is unknown; register it "
+                         "with litellm.register_model, name it in the file of STL_PRICES, or limit tokens instead")
+
+
+def _check_spent(run: Run) -> None:
+    """Raises ModelError where a continued journal holds calls that had no price."""
+    unknown = {model for bills in run.before.values() for (_, model), usage in bills.items()
+               if usage.dollars is None or usage.possibly_paid_dollars is None}
+    if unknown:
+        raise ModelError(f"a budget of dollars, and the journal holds calls to {', '.join(sorted(unknown))} from when "
+                         "their price was unknown; limit tokens instead, or choose another directory")
 
 
 class _Batch:
@@ -118,32 +147,29 @@ class _Batch:
         self.program, self.trials, self.run, self.shared = program, trials, run, shared
         self.keep_trees, self.progress = keep_trees, progress
         self.started = time.perf_counter()
-        wanted = {(seed, task.id) for seed, task in trials}
-        self.results = {name: result for name, result in run.own.results.items() if name in wanted}
+        self.wanted = {(seed, task.id): (seed, task) for seed, task in trials}
+        self.results = {name: result for name, result in run.own.results.items() if name in self.wanted}
         self.before = len(self.results)
         self.open: set[int] = set()
         self.contexts: dict[int, Context] = {}
-        self.finished = Cost()
+        self.states, self.finished = 0, Usage()
         for result in self.results.values():
             self._book(result)
-            for role, usage in result.usage.items():
-                add(run.before.setdefault(role, Cost()), _cost(usage))
-        run.ledger.book(self.finished)
 
     async def work(self, concurrency: int) -> None:
-        todo = iter([(order, seed, task) for order, (seed, task) in enumerate(self.trials)
+        todo = iter([(order, seed, task) for order, (seed, task) in enumerate(self.wanted.values())
                      if (seed, task.id) not in self.results])
         ticker = asyncio.ensure_future(self._tick()) if self.progress else None
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(min(concurrency, len(self.trials) - self.before)):
+                for _ in range(min(concurrency, len(self.wanted) - self.before)):
                     group.create_task(self._worker(todo))
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
         finally:
             if ticker:
                 ticker.cancel()
-            leftovers = list(self.run.flying.values())
+            leftovers = [work.task for work in self.run.flying.values()]
             for task in leftovers:
                 task.cancel()
             await asyncio.gather(*leftovers, return_exceptions=True)
@@ -188,30 +214,35 @@ class _Batch:
         except StlError as error:
             result.error = f"{type(error).__name__}: {error}"
         finally:
+            result.seconds = time.perf_counter() - started
             await current.stop()
             del self.contexts[order]
-        result.seconds = time.perf_counter() - started
         result.usage = {role: usage.to_dict() for role, usage in current.usage.items()}
+        for (role, model), usage in current.usage_by_model.items():
+            result.usage_by_model.setdefault(role, {})[model] = {
+                name: amount for name, amount in usage.to_dict().items() if amount != 0}
         spent_by_others = f"{result.ended or ''}{result.error or ''}"
         return result, not ("the run's budget" in spent_by_others or "module's budget" in spent_by_others)
 
     def _book(self, result: TaskResult) -> None:
-        self.finished.states += result.states_expanded
+        self.states += result.states_expanded
         for usage in result.usage.values():
-            add(self.finished, _cost(usage))
+            known = {**usage, "dollars": usage["dollars"] or 0.0}
+            self.finished.add(Usage(**known))
 
     def status(self) -> Status:
-        live = [usage for current in self.contexts.values() for usage in current.usage.values()]
+        used = replace(self.finished)
+        for current in self.contexts.values():
+            for usage in current.usage.values():
+                used.add(replace(usage, dollars=usage.dollars or 0.0))
         seconds = time.perf_counter() - self.started
         new = len(self.results) - self.before
-        left = len(self.trials) - len(self.results)
+        left = len(self.wanted) - len(self.results)
         return Status(
-            done=len(self.results), total=len(self.trials),
+            done=len(self.results), total=len(self.wanted),
             failed=sum(result.error is not None for result in self.results.values()),
-            states=self.finished.states + int(sum(c.ledger.spent["states"] for c in self.contexts.values())),
-            calls=self.finished.calls + sum(usage.calls for usage in live),
-            tokens=self.finished.tokens + sum(u.prompt_tokens + u.completion_tokens for u in live),
-            dollars=(self.finished.dollars or 0.0) + sum(usage.dollars or 0.0 for usage in live),
+            states=self.states + int(sum(c.ledger.spent["states"] for c in self.contexts.values())),
+            calls=used.calls, tokens=used.prompt_tokens + used.completion_tokens, dollars=used.dollars or 0.0,
             in_flight=len(self.run.flying), seconds=seconds,
             seconds_left=seconds / new * left if new else 0.0 if not left else None)
 
@@ -223,10 +254,6 @@ class _Batch:
         while True:
             await asyncio.sleep(TICK)
             self._report()
-
-
-def _cost(usage: Mapping[str, Any]) -> Cost:
-    return Cost(usage["calls"], usage["prompt_tokens"] + usage["completion_tokens"], usage["dollars"] or 0.0)
 
 
 _running: dict[asyncio.AbstractEventLoop, int] = {}

@@ -12,8 +12,10 @@ An adapter is a version of a name, never new weights under an old one.
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -21,14 +23,17 @@ from weakref import WeakKeyDictionary
 import dspy
 
 from stl_programs.errors import AdapterError, ModelError
-from stl_programs.models.base import Completions, Messages, Model, Prices
+from stl_programs.models.base import PLAIN, Completions, Messages, Model, Prices, ReplyOptions
+from stl_programs.models.formats import FORMATS, format_name
 
-__all__ = ["Completions", "Messages", "Model", "Prices", "adapter_hash", "base_name", "close_sessions", "load",
-           "register_adapter", "string_of"]
+__all__ = ["Completions", "Messages", "Model", "Prices", "ReplyOptions", "adapter_hash", "base_name",
+           "close_sessions", "load", "register_adapter", "string_of", "unregister_adapter"]
 
+PROVENANCE = "provenance.json"
+"""What an adapter's folder says of its training."""
 EMBEDDED = Path(__file__).parent / "embedded"
 _bases: dict[str, Model] = {}
-_adapters: dict[str, Path] = {}
+_adapters: dict[str, _Adapter] = {}
 _of_objects: WeakKeyDictionary[Any, Model] = WeakKeyDictionary()
 
 
@@ -63,10 +68,11 @@ def load(lm: str | dspy.BaseLM | Model | None) -> Model:
     if "@" in lm and lm not in _adapters:
         raise AdapterError(f"{lm!r} is not registered in this process; load the program that carries it, or call "
                            f"register_adapter({lm!r}, DIRECTORY)")
-    base = base_name(lm)
-    if base not in _bases:
-        _bases[base] = _open(base)
-    return _Tuned(_bases[base], lm) if "@" in lm else _bases[base]
+    if "@" in lm:
+        return _Tuned(lm, _adapters[lm])
+    if lm not in _bases:
+        _bases[lm] = _open(lm)
+    return _bases[lm]
 
 
 def _open(name: str) -> Model:
@@ -98,8 +104,20 @@ async def close_sessions() -> None:
         await direct.close_sessions()
 
 
-def register_adapter(name: str, path: str | Path) -> None:
+@dataclass(frozen=True)
+class _Adapter:
+    """A registered adapter: its folder, the model that serves it, and the format it was trained on where it says so."""
+
+    path: Path
+    base: Model
+    trained_on: str | None
+
+
+def register_adapter(name: str, path: str | Path, lm: str | dspy.BaseLM | Model | None = None) -> None:
     """Serve the adapter directory `path` as `name` (BASE@VERSION) from now on.
+
+    Args:
+        lm: the model that serves it, where that is an object; by default the one that BASE names.
 
     Raises AdapterError where the name is taken by other weights or the adapter belongs to another base.
     """
@@ -107,24 +125,50 @@ def register_adapter(name: str, path: str | Path) -> None:
     if "@" not in name:
         raise AdapterError(f"{name!r} has no version; name an adapter BASE@VERSION")
     if name not in _adapters:
-        load(base_name(name)).load_adapter(name, path)
-        _adapters[name] = path
-    elif adapter_hash(_adapters[name]) != adapter_hash(path):
-        raise AdapterError(f"{name!r} is already the adapter at {_adapters[name]}; give new weights a new version")
+        adapter = _Adapter(path, load(lm or base_name(name)), _trained_on(path))
+        adapter.base.load_adapter(name, path)
+        _adapters[name] = adapter
+    elif adapter_hash(_adapters[name].path) != adapter_hash(path):
+        raise AdapterError(f"{name!r} is already the adapter at {_adapters[name].path}; give new weights a new version")
+
+
+def unregister_adapter(name: str) -> None:
+    """Serve the adapter `name` no longer. Raises AdapterError where it is not registered."""
+    if name not in _adapters:
+        raise AdapterError(f"{name!r} is not registered in this process")
+    _adapters.pop(name).base.unload_adapter(name)
+
+
+def _trained_on(directory: Path) -> str | None:
+    """The format that an adapter's provenance names; None without one."""
+    provenance = directory / PROVENANCE
+    if not provenance.is_file():
+        return None
+    found = json.loads(provenance.read_text(encoding="utf-8")).get("format")
+    if found is not None and found not in FORMATS:
+        raise AdapterError(f"the adapter {directory} was trained on the format {found!r}; this installation has "
+                           f"{', '.join(FORMATS)}: install the version that made it")
+    return found
 
 
 class _Tuned:
-    """A base model answering with one of its adapters."""
+    """A base model answering with one of its adapters, in the format that the adapter was trained on."""
 
-    def __init__(self, base: Model, name: str):
-        self.base, self.name = base, name
-        self.prompt_format, self.endpoint, self.prices = base.prompt_format, base.endpoint, base.prices
+    def __init__(self, name: str, adapter: _Adapter):
+        self.name, self.base = name, adapter.base
+        base, trained_on = adapter.base, adapter.trained_on
+        own = trained_on is None or trained_on == format_name(base.prompt_format)
+        self.prompt_format = base.prompt_format if own else FORMATS[str(trained_on)]()
+        self.endpoint, self.prices = base.endpoint, base.prices
         self.check, self.weights, self.load_adapter = base.check, base.weights, base.load_adapter
 
+    def unload_adapter(self, name: str) -> None:
+        self.base.unload_adapter(name)
+
     async def complete(self, messages: Messages, seeds: Sequence[int], *, temperature: float, max_tokens: int,
-                       adapter: str | None = None) -> Completions:
+                       adapter: str | None = None, options: ReplyOptions = PLAIN) -> Completions:
         return await self.base.complete(messages, seeds, temperature=temperature, max_tokens=max_tokens,
-                                        adapter=adapter or self.name)
+                                        adapter=adapter or self.name, options=options)
 
 
 def adapter_hash(directory: Path) -> str:
@@ -142,4 +186,4 @@ def adapter_path(name: str) -> Path:
     """The directory behind a registered adapter name."""
     if name not in _adapters:
         raise AdapterError(f"{name!r} is not registered in this process")
-    return _adapters[name]
+    return _adapters[name].path

@@ -32,6 +32,23 @@ FREE = Prices(0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
+class ReplyOptions:
+    """What a request may ask for beside text. A model that cannot give it raises ModelError before anything is sent.
+
+    stop: end a draw before the first of these texts. logprobs: also the log-probability of every token of a draw.
+    schema: a JSON Schema that every draw has to fit.
+    """
+
+    stop: tuple[str, ...] = ()
+    logprobs: bool = False
+    schema: dict[str, Any] | None = None
+
+
+PLAIN = ReplyOptions()
+"""Text, and no more."""
+
+
+@dataclass(frozen=True)
 class Completions:
     """The draws of one request; a text is None where the provider returned nothing for that draw.
 
@@ -45,6 +62,8 @@ class Completions:
     """Of the prompt tokens, those that the provider read from its prefix cache."""
     seconds: float | None = None
     """This request's share of the work, where a model batches in this process; None: as long as it was waited for."""
+    logprobs: list[list[tuple[str, float]]] | None = None
+    """Per draw, its tokens with their natural log-probabilities at temperature 1; where they were asked for."""
 
 
 class Model(Protocol):
@@ -56,11 +75,11 @@ class Model(Protocol):
     """Models of one endpoint share its bound on requests in flight. None for a model in this process: it batches."""
 
     async def complete(self, messages: Messages, seeds: Sequence[int], *, temperature: float, max_tokens: int,
-                       adapter: str | None = None) -> Completions:
+                       adapter: str | None = None, options: ReplyOptions = PLAIN) -> Completions:
         """One request: one draw per seed, by the base or by one of its loaded adapters. Never retries by itself.
 
         Raises OutOfRange for a prompt it cannot read, TransientError for what may pass when sent again, ModelError
-        for what will not.
+        for what will not, and for `options` that it cannot give.
         """
         ...
 
@@ -77,7 +96,17 @@ class Model(Protocol):
         ...
 
     def load_adapter(self, name: str, path: Path) -> None:
-        """Serve the LoRA adapter at `path` under the new, versioned `name`."""
+        """Serve the LoRA adapter at `path` under the new, versioned `name`. Requests in flight are not disturbed.
+
+        Raises AdapterError for an adapter of another base, or one that the model cannot hold.
+        """
+        ...
+
+    def unload_adapter(self, name: str) -> None:
+        """Serve `name` no longer; requests in flight under it are answered.
+
+        Raises AdapterError where it is not loaded.
+        """
         ...
 
 

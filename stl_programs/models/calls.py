@@ -13,6 +13,7 @@ from stl_programs import engine
 from stl_programs.engine import Budget
 from stl_programs.errors import OutOfRange
 from stl_programs.models import Model
+from stl_programs.models.formats import choose_format
 from stl_programs.records import Usage
 
 
@@ -25,15 +26,16 @@ class Draw:
 
 
 async def draw(role: str, model: Model, predict: dspy.Predict, inputs: dict[str, Any], seeds: Sequence[int], *,
-               temperature: float, max_tokens: int, module: object = None, budget: Budget | None = None,
-               about: Any = None) -> list[Draw]:
+               temperature: float, max_tokens: int, format_name: str | None = None, module: object = None,
+               budget: Budget | None = None, about: Any = None) -> list[Draw]:
     """One draw per seed, in one request where the provider takes n. A draw that does not parse is missing and spoils
     no other.
 
-    What it cost is billed to `role` and to the state key `about`. Raises ModelError when the model cannot be reached,
-    BudgetSpent where a budget does not cover the call.
+    What it cost is billed to `role` and to the state key `about`. `format_name` None: the model's own.
+
+    Raises ModelError when the model cannot be reached, BudgetSpent where a budget does not cover the call.
     """
-    current, format_ = engine.context(), model.prompt_format
+    current, format_ = engine.context(), choose_format(format_name, model)
     messages = format_.format(predict.signature, predict.demos, inputs)
     try:
         texts = await engine.complete(current, role, model, messages, seeds, temperature=temperature,

@@ -1,6 +1,7 @@
 """Prompt formats as dspy adapters: how a signature becomes messages, and a reply becomes fields.
 
-A model is trained and served in one format only; both sides call the same class.
+A model is trained and served in one format only; both sides call the same class. A predictor names its format ("chat",
+"compact", "lookahead"), or leaves it to the model.
 """
 
 from __future__ import annotations
@@ -13,10 +14,21 @@ from dspy.adapters.utils import parse_value
 from dspy.utils.exceptions import AdapterParseError
 
 from signatures import NO_ACTION
+from stl_programs.errors import AdapterError
+from stl_programs.models.base import Model
 
 
 def _is_lookahead(signature: type[dspy.Signature]) -> bool:
     return {"best_action", "next_state", "rationale", "score"} <= set(signature.output_fields)
+
+
+class ChatFormat(dspy.ChatAdapter):
+    """dspy's stock ChatAdapter for every signature, without its silent second call through JSON."""
+
+    name = "chat"
+
+    def __init__(self) -> None:
+        super().__init__(use_json_adapter_fallback=False)
 
 
 class CompactFormat(dspy.ChatAdapter):
@@ -27,6 +39,8 @@ class CompactFormat(dspy.ChatAdapter):
     Example:
         user `value 4 6`, assistant `4 * 6 = 24 -> 24 . end | sure`.
     """
+
+    name = "compact"
 
     def __init__(self) -> None:
         super().__init__(use_json_adapter_fallback=False)
@@ -74,6 +88,7 @@ class LookaheadFormat(dspy.ChatAdapter):
     missing, does not parse.
     """
 
+    name = "lookahead"
     SCORE = "Thus the correctness score is"
 
     def __init__(self) -> None:
@@ -128,5 +143,32 @@ class LookaheadFormat(dspy.ChatAdapter):
         return {name: parse_value(fields[name], field.annotation) for name, field in signature.output_fields.items()}
 
 
-FORMATS: dict[str, type[dspy.ChatAdapter]] = {"compact": CompactFormat, "lookahead": LookaheadFormat}
-"""Formats by the name that a model directory or an adapter's provenance records."""
+FORMATS: dict[str, type[dspy.ChatAdapter]] = {
+    format_.name: format_ for format_ in (ChatFormat, CompactFormat, LookaheadFormat)}
+"""Formats by the name that a predictor, a model directory or an adapter's provenance records."""
+
+
+def format_name(format_: dspy.Adapter) -> str:
+    """The name of a format; that of its class for an adapter of one's own."""
+    return getattr(format_, "name", type(format_).__name__)
+
+
+def known_format(name: str | None) -> str | None:
+    """`name`, checked: one of FORMATS, or None for the model's own. Raises ValueError."""
+    if name is not None and name not in FORMATS:
+        raise ValueError(f"format={name!r}: choose one of {', '.join(FORMATS)}, or None for the model's own")
+    return name
+
+
+def choose_format(name: str | None, model: Model) -> dspy.Adapter:
+    """How `model` is asked: in the format `name`, or in its own.
+
+    Raises AdapterError for an adapter that was trained on another format.
+    """
+    own = model.prompt_format
+    if name is None or name == format_name(own):
+        return own
+    if "@" in model.name:
+        raise AdapterError(f"{model.name} was trained on the format {format_name(own)!r} and cannot be asked in "
+                           f"{name!r}; leave format= out, or train an adapter on {name!r}")
+    return FORMATS[name]()

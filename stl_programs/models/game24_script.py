@@ -7,19 +7,21 @@ import random
 import re
 from typing import Any
 
+from signatures import NO_ACTION
 from stl_programs.environments.game24 import format_numbers, moves, parse_numbers
 
 
 def game24_script(messages: list[dict[str, Any]], model: str, seed: int) -> str:
     """Plays Game of 24 without a language model: random legal moves, and judgements by one random play-out.
 
-    Answers the stock chat format for moves and base judgements, and the paper's sentences for a tuned value.
+    Answers the stock chat format, and a tuned value in the paper's sentences where it is asked in them.
     """
     prompt = messages[-1]["content"]
+    everything = "\n".join(message["content"] for message in messages)
     found = re.findall(r"(?:\[\[ ## state ## \]\]|State:)\s*([-0-9/ ]+)", prompt)
     numbers = parse_numbers(found[-1])
     rng = random.Random(f"{seed}/{found[-1]}")
-    if "[[ ## actions ## ]]" in prompt or any("[[ ## actions ## ]]" in m["content"] for m in messages):
+    if "[[ ## actions ## ]]" in everything:
         options = [text for text, _ in moves(numbers)]
         picked = rng.sample(options, min(8, len(options)))
         return f"[[ ## actions ## ]]\n{json.dumps(picked)}\n\n[[ ## completed ## ]]"
@@ -29,7 +31,11 @@ def game24_script(messages: list[dict[str, Any]], model: str, seed: int) -> str:
         steps.append((move, format_numbers(numbers)))
     score = "sure" if numbers == parse_numbers("24") else "impossible"
     chain = [f"{move} -> {after}" for move, after in steps]
-    if "[[ ## score ## ]]" in prompt or any("[[ ## score ## ]]" in m["content"] for m in messages):
+    if "[[ ## best_action ## ]]" in everything:
+        action, after = steps[0] if steps else (NO_ACTION, NO_ACTION)
+        return (f"[[ ## best_action ## ]]\n{action}\n\n[[ ## next_state ## ]]\n{after}\n\n[[ ## rationale ## ]]\n"
+                f"{' . '.join([*chain[1:], 'end'])}\n\n[[ ## score ## ]]\n{score}\n\n[[ ## completed ## ]]")
+    if "[[ ## score ## ]]" in everything:
         return (f"[[ ## rationale ## ]]\n{' . '.join([*chain, 'end'])}\n\n[[ ## score ## ]]\n{score}\n\n"
                 "[[ ## completed ## ]]")
     if not steps:

@@ -1,59 +1,46 @@
-"""A transformers model in this process: requests of all tasks are generated together, grouped by adapter and length."""
+"""A transformers model in this process: requests of all tasks are drawn together, grouped by adapter."""
 
 from __future__ import annotations
 
 import asyncio
 import atexit
 import contextlib
-import hashlib
 import json
+import math
 import threading
-import time
-import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, LogitsProcessorList
 
-from stl_programs.errors import AdapterError, ModelError, OutOfRange
-from stl_programs.models.base import FREE, Completions, Messages, Prices
+from stl_programs.errors import AdapterError, ModelError, StlError
+from stl_programs.models.base import FREE, PLAIN, Completions, Messages, Prices, ReplyOptions
+from stl_programs.models.decoding import Ask, Batch
 from stl_programs.models.formats import FORMATS
+from stl_programs.models.merging import Adapter, load_adapter
+from stl_programs.models.model_directory import ModelDirectory, one_line
+from stl_programs.models.weights import weights_hash as weights_hash
 
-MAX_BATCH = 1024
-"""Most sequences generated at once."""
-GATHER_SECONDS = 0.002
-"""How long the first request of an idle model waits for others to join it."""
-
-transformers.logging.set_verbosity_error()
-transformers.logging.disable_progress_bar()
-
-
-def weights_hash(directory: Path) -> str:
-    """SHA-256 over the names and contents of the safetensors files in `directory`."""
-    digest = hashlib.sha256()
-    files = sorted(directory.glob("*.safetensors"))
-    if not files:
-        raise ModelError(f"{directory} holds no safetensors file")
-    for file in files:
-        digest.update(file.name.encode())
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
+MAX_ROWS = 1024
+"""Most draws in step."""
+MAX_BYTES = 2**30
+"""Most memory for keys and values; a single request may need more."""
+REFILL = 0.25
+"""Free part of the batch from which on waiting requests join it: a pass for a few prompts costs as much as a step."""
+QUIET = 3
+"""An idle model begins when the askers' event loop went round so often without another request."""
+GATHER_SECONDS = 0.02
+"""An idle model begins at the latest when its first request is so old and the event loop comes round."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Request:
-    tokens: list[int]
-    seeds: Sequence[int]
-    temperature: float
-    max_tokens: int
-    adapter: str | None
+    messages: Messages
+    ask: Ask
+    options: ReplyOptions
+    adapter: Adapter | None
     future: asyncio.Future[Completions]
     loop: asyncio.AbstractEventLoop
 
@@ -62,202 +49,202 @@ class InProcessModel:
     """A model directory served by one worker thread.
 
     `directory` holds config, safetensors and a tokenizer with a chat template; `stl_programs.json` beside them may name
-    the prompt format that the model was made for ("compact"); without it, "lookahead".
+    the prompt format that the model was made for ("compact"); without it, "lookahead". `threads`: of torch, while it
+    draws.
     """
 
     endpoint: str | None = None
 
-    def __init__(self, name: str, directory: Path):
-        self.name, self.directory = name, directory
+    def __init__(self, name: str, directory: Path, threads: int = 1):
+        self.name, self.directory, self.threads = name, directory, threads
         brought = directory / "stl_programs.json"
-        settings = json.loads(brought.read_text()) if brought.is_file() else {}
-        self.prompt_format = FORMATS[settings.get("prompt_format", "lookahead")]()
-        self._adapters: dict[str, Path] = {}
-        self._models: dict[str | None, Any] = {}
-        self._waiting: list[_Request] = []
+        settings = json.loads(brought.read_text(encoding="utf-8")) if brought.is_file() else {}
+        if (form := settings.get("prompt_format", "lookahead")) not in FORMATS:
+            raise ModelError(f"{brought} names the format {form!r}; write one of {', '.join(FORMATS)}")
+        self.prompt_format = FORMATS[form]()
+        self._files = ModelDirectory(name, directory)
+        self._adapters: dict[str, Adapter] = {}
+        self._arrived: list[_Request] = []
         self._wake = threading.Condition()
         self._worker: threading.Thread | None = None
-        self._closed = False
-
-    @cached_property
-    def tokenizer(self) -> Any:
-        tokenizer = AutoTokenizer.from_pretrained(self.directory)
-        if tokenizer.chat_template is None:
-            raise ModelError(f"{self.directory} has no chat template; add one to its tokenizer")
-        return tokenizer
+        self._gathered = self._closed = False
 
     def prices(self) -> Prices:
         return FREE
 
-    def check(self) -> None:
-        self._model(None)
-
     def weights(self) -> Path:
         return self.directory
 
+    def check(self) -> None:
+        self._files.model()
+
     def load_adapter(self, name: str, path: Path) -> None:
-        provenance = path / "provenance.json"
-        if not provenance.is_file():
-            raise AdapterError(f"{path} is no adapter of this project: it has no provenance.json")
-        base = json.loads(provenance.read_text())["base_sha256"]
-        if base != (own := weights_hash(self.directory)):
-            raise AdapterError(f"the adapter {path} was trained on base {base[:12]}; {self.name} is {own[:12]}")
-        self._adapters[name] = path
+        if name in self._adapters:
+            raise AdapterError(f"{name} is loaded already; give new weights a new version")
+        self._adapters[name] = load_adapter(name, path, self.directory)
 
-    def _model(self, adapter: str | None) -> Any:
-        if adapter not in self._models:
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft asks, not we
-            model = AutoModelForCausalLM.from_pretrained(self.directory, dtype=torch.float32)
-            if adapter is not None:
-                from peft import PeftModel
-
-                model = PeftModel.from_pretrained(model, self._adapters[adapter]).merge_and_unload()
-            model.eval()
-            model.generation_config = transformers.GenerationConfig(
-                do_sample=False, pad_token_id=self.tokenizer.pad_token_id, eos_token_id=self.tokenizer.eos_token_id)
-            self._models[adapter] = model
-        return self._models[adapter]
+    def unload_adapter(self, name: str) -> None:
+        if name not in self._adapters:
+            raise AdapterError(f"{name} is not loaded; {self.name} has {', '.join(self._adapters) or 'no adapter'}")
+        self._files.forget(self._adapters.pop(name))
 
     async def complete(self, messages: Messages, seeds: Sequence[int], *, temperature: float, max_tokens: int,
-                       adapter: str | None = None) -> Completions:
-        tokens = self._encode(messages)
+                       adapter: str | None = None, options: ReplyOptions = PLAIN) -> Completions:
+        """Log-probabilities have one entry per completion token: the end token is among them, and a stop text's."""
+        if options.schema is not None:
+            raise ModelError(f"{self.name} runs in this process and cannot be held to a schema; ask without one, or "
+                             "take a model that can: hosted_vllm/NAME, openai/NAME")
+        if not seeds or max_tokens < 1 or not 0 <= temperature < math.inf:
+            raise ModelError(f"{len(seeds)} seeds, max_tokens={max_tokens}, temperature={temperature}: ask for "
+                             "1 draw or more of 1 token or more, at a temperature of 0 or more")
+        if adapter is not None and adapter not in self._adapters:
+            raise AdapterError(f"{adapter} is not loaded in {self.name}; register it, or ask the base")
         loop = asyncio.get_running_loop()
-        request = _Request(tokens, seeds, temperature, max_tokens, adapter, loop.create_future(), loop)
+        ask = Ask([], [seed % 2**64 for seed in seeds], temperature, max_tokens, options.logprobs)
+        request = _Request(messages, ask, options, self._adapters[adapter] if adapter else None, loop.create_future(),
+                           loop)
         with self._wake:
-            self._waiting.append(request)
+            if self._closed:
+                raise ModelError(f"{self.name} is closed")
+            self._arrived.append(request)
             if self._worker is None:
                 self._worker = threading.Thread(target=self._serve, name=self.name, daemon=True)
                 self._worker.start()
                 atexit.register(self.close)  # a thread inside torch must not outlive the interpreter
-            self._wake.notify()
+        loop.call_soon(self._gather, loop, 0, 0, loop.time() + GATHER_SECONDS)
         return await request.future
 
-    def _encode(self, messages: Messages) -> list[int]:
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        tokens: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        if self.tokenizer.unk_token_id is not None and self.tokenizer.unk_token_id in tokens:
-            raise OutOfRange(f"{self.name} has no token for a part of {messages[-1]['content']!r}")
-        return tokens
-
-    def _serve(self) -> None:
-        torch.set_num_threads(1)
-        while True:
-            with self._wake:
-                while not self._waiting and not self._closed:
-                    self._wake.wait()
-            time.sleep(GATHER_SECONDS)
-            with self._wake:
-                batch, self._waiting = self._waiting, []
-            groups: dict[Any, list[_Request]] = defaultdict(list)
-            for request in batch:
-                groups[request.adapter, request.temperature, request.max_tokens, len(request.tokens)].append(request)
-            for group in groups.values():
-                for part in _parts(group):
-                    if self._closed:
-                        return
-                    self._answer(part)
-            if self._closed:
-                return
+    def _gather(self, loop: asyncio.AbstractEventLoop, seen: int, quiet: int, until: float) -> None:
+        """Wake an idle worker once the tasks that are ready to ask have asked."""
+        count = len(self._arrived)
+        quiet = quiet + 1 if count <= seen else 0
+        if quiet < QUIET and loop.time() < until:
+            loop.call_soon(self._gather, loop, count, quiet, until)
+            return
+        with self._wake:
+            self._gathered = True
+            self._wake.notify()
 
     def close(self) -> None:
-        """Stop after the batch in hand; later requests are not answered."""
+        """Stop after the step in hand; requests without an answer fail."""
         with self._wake:
             self._closed = True
             self._wake.notify()
         if self._worker is not None:
             self._worker.join()
 
-    def _answer(self, group: list[_Request]) -> None:
-        started = time.perf_counter()
+    # The worker thread.
+
+    def _serve(self) -> None:
+        torch.set_num_threads(self.threads)
+        waiting: list[_Request] = []
+        while True:
+            waiting += self._arrivals(idle=not waiting)
+            if self._closed:
+                break
+            if waiting:
+                self._turn(waiting)
+        _hand_over([(request, ModelError(f"{self.name} was closed before it answered")) for request in waiting])
+
+    def _arrivals(self, idle: bool) -> list[_Request]:
+        """Requests that have come, their prompts as tokens. An idle model waits for the first, and for its company."""
+        with self._wake:
+            while idle and not (self._arrived and self._gathered) and not self._closed:
+                self._wake.wait()
+            arrived, self._arrived, self._gathered = self._arrived, [], False
+        readable = []
+        for request in arrived:
+            try:
+                self._read(request)
+                readable.append(request)
+            except Exception as error:  # a worker thread must hand every failure to its asker
+                _hand_over([(request, _failure(self.name, error))])
+        return readable
+
+    def _turn(self, waiting: list[_Request]) -> None:
+        """Answer all requests under the adapter of the first, and newcomers while nobody else waits."""
+        adapter = waiting[0].adapter
+        turn, flying = [request for request in waiting if request.adapter is adapter], dict[Ask, _Request]()
+        waiting[:] = [request for request in waiting if request.adapter is not adapter]
         try:
-            texts, counts = self._generate(group)
-        except Exception as error:  # a worker thread must hand every failure to its askers
-            failure = ModelError(f"{self.name} failed: {error}")
-            for request in group:
-                _hand_over(request, failure)
+            batch = Batch(self._files.model(adapter), self._files.ends)
+            while (turn or batch) and not self._closed:
+                if turn and (group := self._group(turn, batch)):
+                    flying |= {request.ask: request for request in group}
+                    self._answer(flying, batch.admit([request.ask for request in group]))
+                if batch:
+                    self._answer(flying, batch.step())
+                waiting += self._arrivals(idle=False)
+                if all(request.adapter is adapter for request in waiting):
+                    turn += waiting
+                    waiting.clear()
+        except Exception as error:
+            _hand_over([(request, _failure(self.name, error)) for request in (*turn, *flying.values())])
             return
-        seconds = (time.perf_counter() - started) / len(group)
-        row = 0
-        for request in group:
-            n = len(request.seeds)
-            reply = Completions(texts[row:row + n], len(request.tokens), sum(counts[row:row + n]),
-                                seconds=seconds)
-            row += n
-            _hand_over(request, reply)
+        waiting += [*turn, *flying.values()]
+        if adapter is not None and self._adapters.get(adapter.name) is not adapter:
+            self._files.forget(adapter)
 
-    @torch.inference_mode()
-    def _generate(self, group: list[_Request]) -> tuple[list[str | None], list[int]]:
-        first = group[0]
-        model = self._model(first.adapter)
-        prompts = torch.tensor([request.tokens for request in group for _ in request.seeds])
-        room = model.config.max_position_embeddings - prompts.shape[1]
-        if room < 1:
-            raise ModelError(f"a prompt of {prompts.shape[1]} tokens; the context holds "
-                             f"{model.config.max_position_embeddings}")
-        seeds = np.array([seed for request in group for seed in request.seeds], dtype=np.uint64)
-        out = model.generate(
-            prompts, attention_mask=torch.ones_like(prompts), max_new_tokens=min(first.max_tokens, room),
-            logits_processor=LogitsProcessorList([SeededSampling(seeds, first.temperature)]))
-        new = out[:, prompts.shape[1]:]
-        ended = new == self.tokenizer.eos_token_id
-        lengths = torch.where(ended.any(1), ended.int().argmax(1) + 1, new.shape[1]).tolist()
-        texts = self.tokenizer.batch_decode(
-            [row[:n] for row, n in zip(new.tolist(), lengths, strict=True)], skip_special_tokens=True)
-        return list(texts), lengths
+    def _group(self, turn: list[_Request], batch: Batch) -> list[_Request]:
+        """Take those from the front of `turn` that join the batch now."""
+        live, count, rows = len(batch), 0, 0
+        longest = max(len(request.ask.prompt) + request.ask.limit for request in turn)
+        most = min(MAX_ROWS, MAX_BYTES // (longest * self._files.token_bytes))
+        most = most if self._files.pads else 0
+        while count < len(turn) and (live + rows + len(turn[count].ask.seeds) <= most or live + rows == 0):
+            rows += len(turn[count].ask.seeds)
+            count += 1
+        if live and rows < REFILL * live:
+            return []
+        group, turn[:count] = turn[:count], []
+        return [request for request in group if not request.future.cancelled()]
 
+    def _answer(self, flying: dict[Ask, _Request], ended: Sequence[Ask]) -> None:
+        outcomes = list[tuple[_Request, Completions | Exception]]()
+        for ask in ended:
+            request = flying.pop(ask)
+            texts = [_until(self._files.decode(draw.tokens), request.options.stop) for draw in ask.draws]
+            logprobs = [[(self._files.decode([token], special=True), logprob)
+                         for token, logprob in zip(draw.tokens, draw.logprobs, strict=True)]
+                        for draw in ask.draws] if ask.logprobs else None
+            outcomes.append((request, Completions(
+                [*texts], len(ask.prompt), sum(len(draw.tokens) for draw in ask.draws), seconds=ask.seconds,
+                logprobs=logprobs)))
+        _hand_over(outcomes)
 
-def _parts(group: list[_Request]) -> list[list[_Request]]:
-    """Cut a group into parts of at most MAX_BATCH sequences."""
-    parts: list[list[_Request]] = [[]]
-    size = 0
-    for request in group:
-        if parts[-1] and size + len(request.seeds) > MAX_BATCH:
-            parts.append([])
-            size = 0
-        parts[-1].append(request)
-        size += len(request.seeds)
-    return parts
+    def _read(self, request: _Request) -> None:
+        """Its prompt as tokens, and how far its draws may go."""
+        ask = request.ask
+        ask.prompt = self._files.encode(request.messages)
+        ask.limit = min(ask.limit, self._files.context - len(ask.prompt))
+        if stop := tuple(filter(None, request.options.stop)):
+            tail = max(len(word.encode()) for word in stop) + 8  # tokens that may touch it: each holds a byte or more
+            ask.ended = lambda tokens: any(word in self._files.decode(tokens[-tail:]) for word in stop)
 
 
-def _hand_over(request: _Request, outcome: Completions | Exception) -> None:
-    with contextlib.suppress(RuntimeError):  # the asker's loop is closed: nobody waits any more
-        request.loop.call_soon_threadsafe(_settle, request.future, outcome)
+def _until(text: str, stop: Sequence[str]) -> str:
+    return text[:min((text.index(word) for word in stop if word and word in text), default=len(text))]
 
 
-def _settle(future: asyncio.Future[Completions], outcome: Completions | Exception) -> None:
-    if future.done():
-        return
-    if isinstance(outcome, Exception):
-        future.set_exception(outcome)
-    else:
-        future.set_result(outcome)
+def _failure(name: str, error: Exception) -> Exception:
+    return error if isinstance(error, StlError) else ModelError(f"{name} failed: {one_line(error)}")
 
 
-class SeededSampling(LogitsProcessor):
-    """Exact sampling by inverse distribution, one stream of uniforms per row.
-
-    A draw depends on its own seed and step, not on which other rows share its batch. `seeds`: [B] uint64.
-    """
-
-    def __init__(self, seeds: np.ndarray, temperature: float):
-        self.seeds, self.temperature, self.step = seeds, temperature, 0
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        if self.temperature == 0:
-            return scores
-        self.step += 1
-        uniform = torch.from_numpy(_uniform(self.seeds, self.step))[:, None]
-        cumulative = torch.softmax(scores.double() / self.temperature, -1).cumsum(-1)
-        chosen = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
-        chosen.clamp_(max=scores.shape[1] - 1)
-        return torch.full_like(scores, -torch.inf).scatter_(1, chosen, 0.0)
+def _hand_over(outcomes: Sequence[tuple[_Request, Completions | Exception]]) -> None:
+    """Settle requests in their event loops, each of which is woken once."""
+    loops: dict[asyncio.AbstractEventLoop, list[tuple[_Request, Completions | Exception]]] = defaultdict(list)
+    for request, outcome in outcomes:
+        loops[request.loop].append((request, outcome))
+    for loop, settled in loops.items():
+        with contextlib.suppress(RuntimeError):  # the asker's loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(_settle, settled)
 
 
-def _uniform(seeds: np.ndarray, step: int) -> np.ndarray:
-    """splitmix64 of (seed, step) as uniforms in [0, 1): [B] float64."""
-    with np.errstate(over="ignore"):
-        z = seeds + np.uint64(0x9E3779B97F4A7C15) * np.uint64(step)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        z = z ^ (z >> np.uint64(31))
-    return (z >> np.uint64(11)).astype(np.float64) / float(1 << 53)
+def _settle(outcomes: Sequence[tuple[_Request, Completions | Exception]]) -> None:
+    for request, outcome in outcomes:
+        if request.future.done():
+            continue
+        if isinstance(outcome, Exception):
+            request.future.set_exception(outcome)
+        else:
+            request.future.set_result(outcome)

@@ -9,8 +9,8 @@ from typing import Any
 
 import dspy
 
-from stl_programs.errors import AdapterError
-from stl_programs.models.base import Completions, Messages, Prices
+from stl_programs.errors import AdapterError, ModelError
+from stl_programs.models.base import PLAIN, Completions, Messages, Prices, ReplyOptions
 from stl_programs.models.formats import LookaheadFormat
 
 Reply = Callable[[Messages, int], str]
@@ -38,7 +38,9 @@ class ScriptedModel:
         self.prompt_tokens = self.completion_tokens = self.in_flight = self.most_in_flight = 0
 
     async def complete(self, messages: Messages, seeds: Sequence[int], *, temperature: float, max_tokens: int,
-                       adapter: str | None = None) -> Completions:
+                       adapter: str | None = None, options: ReplyOptions = PLAIN) -> Completions:
+        if options.logprobs or options.schema is not None:
+            raise ModelError(f"{self.name} is a script; it has no log-probabilities and keeps to no schema")
         seeds = list(seeds)[:self.takes_n]
         self.requests.append((str(messages), tuple(seeds)))
         self.in_flight += 1
@@ -46,7 +48,8 @@ class ScriptedModel:
         try:
             if self.latency:
                 await asyncio.sleep(self.latency(seeds[0]))
-            texts: list[str | None] = [" ".join(self.reply(messages, seed).split(" ")[:max_tokens]) for seed in seeds]
+            texts: list[str | None] = [before_stop(" ".join(self.reply(messages, seed).split(" ")[:max_tokens]),
+                                                   options.stop) for seed in seeds]
         finally:
             self.in_flight -= 1
         prompt = sum(len(str(message["content"]).split()) for message in messages)
@@ -67,5 +70,13 @@ class ScriptedModel:
     def load_adapter(self, name: str, path: Path) -> None:
         raise AdapterError(f"{self.name} is a script; it takes no adapters")
 
+    def unload_adapter(self, name: str) -> None:
+        raise AdapterError(f"{self.name} is a script; it serves no adapter {name}")
+
     def __deepcopy__(self, memo: dict[int, Any]) -> ScriptedModel:
         return self
+
+
+def before_stop(text: str, stop: Sequence[str]) -> str:
+    """`text` up to the first of the `stop` texts in it."""
+    return text[:min((at for word in stop if (at := text.find(word)) >= 0), default=len(text))]

@@ -15,6 +15,7 @@ from stl_programs.engine import Budget
 from stl_programs.environments.base import Environment
 from stl_programs.errors import AdapterError, BudgetSpent, ModelError, StlError
 from stl_programs.models import Model
+from stl_programs.models.formats import choose_format
 from stl_programs.policy import LegalMoves, Policy
 from stl_programs.records import Task, ValueEstimate
 from stl_programs.tree import Found, Node, Tree
@@ -105,12 +106,19 @@ class SearchProgram(dspy.Module):
 
     def models(self) -> list[Model]:
         """The models of the policy and the value."""
-        modules = [module for _, module in self.named_sub_modules() if hasattr(module, "predict")]
-        return [models.load(module.predict.lm or module.lm) for module in modules]
+        return [models.load(module.predict.lm or module.lm) for module in self._asking()]
+
+    def _asking(self) -> list[Any]:
+        """The modules that call a model."""
+        return [module for _, module in self.named_sub_modules() if hasattr(module, "predict")]
 
     def check(self) -> None:
-        """Raises ModelError when a model of this program cannot be reached, or its price is needed and unknown."""
-        for model in self.models():
+        """Raises ModelError when a model of this program cannot be reached, or its price is needed and unknown.
+
+        AdapterError where an adapter would be asked in a prompt format that it was not trained on.
+        """
+        for module, model in zip(self._asking(), self.models(), strict=True):
+            choose_format(getattr(module, "format", None), model)
             model.check()
             if self.budget and self.budget.dollars is not None and model.prices() is None:
                 raise ModelError(f"Budget(dollars={self.budget.dollars:g}): the price of {model.name} is unknown; "
@@ -201,6 +209,9 @@ class SearchProgram(dspy.Module):
                 import_adapter(value["lm"], adapter, path.parent)
         self.policy = _policy(state["policy"], self.environment)
         self.value = _value(state["value"], self.environment)
+        for module in self._asking():
+            if "@" in str(module.lm):
+                choose_format(module.format, models.load(module.lm))
 
 
 def distinct(nodes: list[Node]) -> list[Node]:
@@ -228,7 +239,7 @@ def _budget(state: dict[str, Any]) -> Budget | None:
 def _policy(state: dict[str, Any], environment: Environment) -> dspy.Module:
     if state["kind"] == "LegalMoves":
         return LegalMoves()
-    options = {name: state[name] for name in ("count", "samples", "rounds", "temperature", "max_tokens")}
+    options = {name: state[name] for name in ("count", "samples", "rounds", "temperature", "max_tokens", "format")}
     policy = Policy(environment.policy_signature, state["lm"], budget=_budget(state), **options)
     policy.predict.demos = state["demos"]
     return policy
@@ -240,7 +251,8 @@ def _value(state: dict[str, Any], environment: Environment) -> BaseValue:
         return {"Uniform": Uniform, "Oracle": Oracle}[kind]()
     if kind == "PerDepth":
         return PerDepth([_value(value, environment) for value in state["values"]])
-    options = {name: state[name] for name in ("samples", "temperature", "max_tokens")} | {"budget": _budget(state)}
+    options = {name: state[name] for name in ("samples", "temperature", "max_tokens", "format")}
+    options |= {"budget": _budget(state)}
     value: Any
     if kind == "SiblingValue":
         value = SiblingValue(JudgeSiblings, state["lm"], aggregate=state["aggregate"], **options)

@@ -1,4 +1,4 @@
-"""The face of the benchmarks, and that each side of the regret benchmark pays for its calls."""
+"""The face of the benchmarks, and that each side of the benchmarks beside peers pays for its calls."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import json
 import numpy as np
 import pytest
 
-from experiments.benchmarks import regret
+from experiments.benchmarks import growth, regret
 from experiments.benchmarks.face import Row, at_least, at_most, main, median_and_spread
 from experiments.benchmarks.peer_searches import PEERS
+from experiments.benchmarks.scripts import MOVES, NAMED, world_reply
 from stl_programs.environments.tree_world import TreeWorld
+from stl_programs.models.simulator import Simulator
 
 
 def met():
@@ -86,3 +88,51 @@ def test_more_calls_help(world):
     make = regret.ours()["best-first, 0 a level"]
     few, many = (regret.our_regrets(make, world, range(20), limit).mean() for limit in (15, 120))
     assert many < few
+
+
+def test_a_reply_names_distinct_moves_of_the_state_at_random():
+    replies = {seed: world_reply([{"role": "user", "content": "moves world 3: 1.2"}], "m", seed).split(" ; ")
+               for seed in range(20)}
+    assert all(len(set(named)) == NAMED and {int(move) for move in named} <= set(range(MOVES))
+               for named in replies.values())
+    assert len({tuple(named) for named in replies.values()}) > 10
+
+
+@pytest.fixture
+def endpoint(monkeypatch):
+    monkeypatch.setattr(growth, "NODES", 64)
+    with Simulator(world_reply, ["sim"]) as server:
+        yield server
+
+
+def grown(endpoint, side, judge):
+    """What a side reports; the server has to have seen exactly the requests that it counts."""
+    endpoint.reset()
+    found = side(judge(endpoint, 3))
+    assert endpoint.stats()["requests"] == found.judged + found.proposed
+    return found
+
+
+@pytest.mark.parametrize("judge", [growth.Judge, growth.Asking])
+def test_ours_retains_what_it_pays_for(endpoint, judge):
+    for name, side in growth.our_modes(1, 4).items():
+        found = grown(endpoint, side, judge)
+        expansions = 64 // judge.count
+        assert found.judged == found.retained == expansions * judge.count, name
+        assert found.proposed == (0 if judge is growth.Judge else expansions)
+
+
+@pytest.mark.parametrize("judge", [growth.Judge, growth.Asking, growth.Keeping])
+def test_every_side_of_a_peer_pays_for_its_moves_where_moves_are_asked_for(endpoint, judge):
+    pytest.importorskip("treequest")
+    pytest.importorskip("its_hub")
+    for name, side in (growth.treequest_modes() | growth.DOCUMENTED).items():
+        found = grown(endpoint, side, judge)
+        assert 0 < found.retained <= found.judged, name
+        whole = "best of" in name
+        if judge is growth.Judge:
+            assert found.proposed == 0, name
+        elif judge is growth.Asking or whole:
+            assert found.proposed == found.judged, name
+        else:
+            assert found.judged / NAMED <= found.proposed < found.judged, name

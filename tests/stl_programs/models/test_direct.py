@@ -9,14 +9,18 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import dspy
+import httpx
 import pytest
 from dspy.utils import DummyLM
 
 from stl_programs.errors import AdapterError, ModelError, TransientError
-from stl_programs.models.base import Prices, prompt_tokens_bound
+from stl_programs.models.base import Prices, ReplyOptions, prompt_tokens_bound
 from stl_programs.models.direct import DirectModel, _sessions, close_sessions
-from stl_programs.models.remote import DspyModel, LiteLLMModel, from_lm, handles, open_remote, wait
+from stl_programs.models.providers import litellm_with_ours
+from stl_programs.models.remote import DspyModel, LiteLLMModel, from_lm, handles, open_remote
+from stl_programs.models.scripted import ScriptedModel
 from stl_programs.models.simulator import Errors, Latency, Simulator
+from stl_programs.models.urls import wait
 
 KEY = "sk-very-secret-key"
 PROMPT = [{"role": "system", "content": "be brief"}, {"role": "user", "content": " ".join(map(str, range(40)))}]
@@ -188,12 +192,13 @@ def test_retry_after_is_read_leniently():
 
 def test_two_hundred_requests_at_once_share_a_session():
     async def crowd(url):
+        before = len(_sessions)  # that of calls from outside a run lives on
         models = [DirectModel("hosted_vllm/m", api_base=url), DirectModel("hosted_vllm/v", api_base=url)]
         replies = await asyncio.gather(*(models[i % 2].complete(PROMPT, [i], temperature=1.0, max_tokens=9)
                                          for i in range(200)))
-        assert len(_sessions) == 1
+        assert len(_sessions) == before + 1
         await close_sessions()
-        assert not _sessions
+        assert len(_sessions) == before
         return replies
 
     with Simulator(say, ["m", "v"], latency=Latency(2.0)) as server:
@@ -205,11 +210,12 @@ def test_two_hundred_requests_at_once_share_a_session():
 def test_sessions_of_closed_loops_are_forgotten():
     with Simulator(say, ["m"]) as server:
         model = DirectModel("hosted_vllm/m", api_base=server.url)
+        before = len(_sessions)
         for _ in range(3):
             loop = asyncio.new_event_loop()
             loop.run_until_complete(model.complete(PROMPT, [0], temperature=1.0, max_tokens=9))
             loop.close()
-            assert len(_sessions) == 1
+            assert len(_sessions) == before + 1
         complete(model)
 
 
@@ -230,6 +236,71 @@ def test_who_speaks_to_whom(monkeypatch):
     model = from_lm(dspy.LM("azure/m", base_url="http://127.0.0.1:9/x", api_version="2024-06-01"))
     assert (type(model), model.endpoint, model.extra) == (LiteLLMModel, "http://127.0.0.1:9/x",
                                                           {"api_version": "2024-06-01"})
+
+
+def sent(model, **options):
+    """The body that `complete` would send."""
+    bodies = []
+
+    async def send(name, server, body):
+        bodies.append(json.loads(body))
+        return 200, {}, json.dumps(choices("x") | {"usage": {"prompt_tokens": 1, "completion_tokens": 1}}).encode()
+
+    model._send = send
+    complete(model, **options)
+    return bodies[0]
+
+
+def test_openais_reasoning_models_get_no_temperature():
+    for name, at, kept in (("o3-mini", "https://api.openai.com/v1", False), ("gpt-5", None, False),
+                           ("gpt-4o", None, True), ("o3-mini", "http://127.0.0.1:9/v1", True)):
+        body = sent(DirectModel(f"openai/{name}", api_base=at or "https://api.openai.com/v1"))
+        assert ("temperature" in body) is kept, name
+
+
+@BOTH
+def test_options_travel_as_openai_names_them(kind):
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    with Simulator(lambda *_: "one two three", ["m"]) as server:
+        model = kind("hosted_vllm/m", api_base=server.url)
+        assert complete(model, options=ReplyOptions(("two", "x"), schema=schema)).texts == ["one "]
+        request = server.requests[0]
+        assert request["stop"] == ["two", "x"] and "logprobs" not in request
+        assert request["response_format"] == {"type": "json_schema", "json_schema": {
+            "name": "reply", "schema": schema, "strict": True}}
+        with pytest.raises(ModelError, match="a scripted reply has no logprobs") as caught:
+            complete(model, options=ReplyOptions(logprobs=True))
+        assert not isinstance(caught.value, TransientError) and "\n" not in str(caught.value)
+
+
+def test_log_probabilities_are_read_and_missed():
+    def scored(*rows):
+        return {"choices": [{"message": {"content": text}, "logprobs": logprobs} for text, logprobs in rows],
+                "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
+
+    def ask(body):
+        model = DirectModel("hosted_vllm/m", api_base="http://127.0.0.1:9/v1")
+
+        async def send(*_):
+            return 200, {}, json.dumps(body).encode()
+
+        model._send = send
+        return complete(model, [0, 1], options=ReplyOptions(logprobs=True))
+
+    one = {"content": [{"token": "a", "logprob": -0.5, "top_logprobs": []}, {"token": "b", "logprob": 0}]}
+    assert ask(scored(("ab", one), ("", None))).logprobs == [[("a", -0.5), ("b", 0.0)], []]
+    with pytest.raises(ModelError, match="no log-probabilities, though they were asked for"):
+        ask(scored(("ab", one), ("cd", None)))
+
+
+def test_fakes_and_other_objects_say_what_they_cannot_give():
+    for model in (ScriptedModel("scripted/s", say), DspyModel(DummyLM([]))):
+        for options in (ReplyOptions(logprobs=True), ReplyOptions(schema={"type": "object"})):
+            with pytest.raises(ModelError, match=r"^(scripted/s|dummy)"):
+                complete(model, options=options)
+        with pytest.raises(AdapterError, match="serves no adapter"):
+            model.unload_adapter("x@v1")
+    assert complete(ScriptedModel("scripted/s", lambda *_: "one two"), options=ReplyOptions(("two",))).texts == ["one "]
 
 
 def test_openai_limits_are_named_as_openai_wants():
@@ -253,13 +324,18 @@ def test_a_server_of_your_own_needs_no_openai_key(monkeypatch):
 
 
 def test_adapters_are_loaded_where_they_can_be(tmp_path, monkeypatch):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"weights")
     with Simulator(say, ["m"]) as server:
         model = open_remote("hosted_vllm/m", api_base=server.url)
         model.load_adapter("hosted_vllm/m@v1", tmp_path)
         model.load_adapter("hosted_vllm/m@v1", tmp_path)
         assert complete(model, adapter="hosted_vllm/m@v1").texts == ["m@v1 draws 0 of 2"]
-        with pytest.raises(AdapterError, match="404"):
+        with pytest.raises(AdapterError, match=r"none is no adapter: adapter_config.json is missing"):
             model.load_adapter("hosted_vllm/m@v2", tmp_path / "none")
+        model.unload_adapter("hosted_vllm/m@v1")
+        with pytest.raises(ModelError, match="`m@v1` does not exist"):
+            complete(model, adapter="hosted_vllm/m@v1")
     with pytest.raises(AdapterError, match="no answer"):
         model.load_adapter("hosted_vllm/m@v3", tmp_path)
     monkeypatch.delenv("OPENAI_API_BASE", raising=False)
@@ -268,9 +344,27 @@ def test_adapters_are_loaded_where_they_can_be(tmp_path, monkeypatch):
         open_remote("openai/gpt-4o").load_adapter("openai/gpt-4o@v1", tmp_path)
 
 
-def test_prices_come_from_the_local_table():
-    import litellm  # after the module under test, which keeps it from the network
+@pytest.mark.parametrize(("reply", "words"), [
+    ((500, {"error": {"message": "LoRA rank 64 is greater than max_lora_rank 16."}}), "(500): LoRA rank 64 is greater"),
+    ((404, {"error": {"message": "No adapter found for '/there'"}}), "(404): No adapter found for '/there'"),
+    ((404, {"detail": "Not Found"}), "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True")])
+def test_what_a_server_says_of_an_adapter_is_passed_on(tmp_path, reply, words):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"weights")
+    model = DirectModel("hosted_vllm/m", api_base="http://127.0.0.1:9/v1")
 
+    def answer(server, method, path, body=None):
+        status, words = (200, {"data": []}) if method == "GET" else reply
+        return httpx.Response(status, json=words)
+
+    model.pool._ask = answer
+    with pytest.raises(AdapterError) as caught:
+        model.load_adapter("hosted_vllm/m@v1", tmp_path)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_prices_come_from_the_local_table():
+    litellm = litellm_with_ours()
     prices = open_remote("openai/gpt-4o").prices()
     assert prices is not None and 0 < prices.cached_prompt < prices.prompt < prices.completion
     model = open_remote("hosted_vllm/priced-in-a-test", api_base="http://127.0.0.1:9/v1")

@@ -18,7 +18,7 @@ from stl_programs.engine import run_sync
 from stl_programs.environments.game24 import calculator_check
 from stl_programs.errors import AdapterError, ModelError, OutOfRange
 from stl_programs.models.game24_script import game24_script
-from stl_programs.models.in_process import InProcessModel, _uniform
+from stl_programs.models.in_process import InProcessModel
 from stl_programs.models.remote import open_remote
 from stl_programs.models.simulator import Simulator
 
@@ -80,14 +80,6 @@ def test_sampling_follows_the_models_distribution():
         logits = AutoModelForCausalLM.from_pretrained(EMBEDDED, dtype=torch.float32)(ids).logits[0, -1]
     assert sure == pytest.approx(torch.softmax(logits, -1)[tokenizer.convert_tokens_to_ids("sure")].item(), abs=0.03)
     assert reply.prompt_tokens == 4 and reply.completion_tokens == 2000 * 4
-
-
-def test_uniforms_are_uniform():
-    import numpy as np
-
-    values = np.concatenate([_uniform(np.arange(10_000, dtype=np.uint64), step) for step in (1, 2, 3)])
-    assert abs(values.mean() - 0.5) < 0.01 and abs(values.std() - 0.2887) < 0.01
-    assert values.min() >= 0 and values.max() < 1
 
 
 def test_numbers_outside_the_range_are_missing_not_guessed(env):

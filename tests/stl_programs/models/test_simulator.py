@@ -17,8 +17,14 @@ from pathlib import Path
 
 import pytest
 
+from stl_programs import models
+from stl_programs.engine import run_sync
 from stl_programs.errors import ModelError
+from stl_programs.models import ReplyOptions
+from stl_programs.models.direct import DirectModel
+from stl_programs.models.door import lm
 from stl_programs.models.game24_script import game24_script
+from stl_programs.models.remote import LiteLLMModel
 from stl_programs.models.simulator import Errors, Latency, Simulator, SimulatorProcess
 from stl_programs.models.traffic import BLOCK, KINDS, PrefixCache
 
@@ -46,6 +52,15 @@ def post(url, path, body):
 def ask(url, prompt="hello there", **fields):
     body = {"model": "m", "messages": [{"role": "user", "content": prompt}], **fields}
     return post(url, "/v1/chat/completions", body)
+
+
+def get(url, path):
+    connection = http.client.HTTPConnection(url.removeprefix("http://").removesuffix("/v1"), timeout=30)
+    try:
+        connection.request("GET", path)
+        return json.loads(connection.getresponse().read())
+    finally:
+        connection.close()
 
 
 def texts(reply):
@@ -192,6 +207,56 @@ def test_adapters_load_and_unload_as_on_vllm(tmp_path):
         assert post(server.url, "/v1/unload_lora_adapter", {"lora_name": "m@v1"})[0] == 200
         assert ask(server.url, model="m@v1")[0] == 404
         assert post(server.url, "/v1/unload_lora_adapter", {"lora_name": "m"})[0] == 404
+
+
+def test_adapters_are_listed_with_where_they_came_from(tmp_path):
+    with Simulator(say, ["m"]) as server:
+        post(server.url, "/v1/load_lora_adapter", {"lora_name": "m@v1", "lora_path": str(tmp_path)})
+        assert [row["parent"] for row in get(server.url, "/v1/models")["data"]] == [None, "m"]
+        assert get(server.url, "/v1/models")["data"][1]["root"] == str(tmp_path)
+
+
+# A model behind it
+
+def test_the_same_draws_in_this_process_over_http_and_through_litellm():
+    def draws(model, **options):
+        return run_sync(model.complete([{"role": "user", "content": "value 4 6"}], [5, 6, 7], temperature=0.9,
+                                       max_tokens=40, options=ReplyOptions(logprobs=True)))
+
+    own = draws(models.load("embedded/game24"))
+    with Simulator(model="embedded/game24") as server:
+        assert get(server.url, "/v1/models")["data"][0]["root"] == str(models.EMBEDDED / "game24")
+        for kind in (DirectModel, LiteLLMModel):
+            reply = draws(kind("hosted_vllm/game24", api_base=server.url))
+            assert (reply.texts, reply.logprobs) == (own.texts, own.logprobs)
+            assert (reply.prompt_tokens, reply.completion_tokens) == (own.prompt_tokens, own.completion_tokens)
+        assert server.log()[0]["prompt_tokens"] == own.prompt_tokens
+        assert lm("hosted_vllm/game24", api_base=server.url, seed=5, temperature=0.9, cache=False)(
+            "value 4 6", n=3) == own.texts
+
+
+def test_what_a_played_model_cannot_read_is_a_bad_request():
+    with Simulator(model="embedded/game24", errors=Errors(0.0)) as server:
+        status, reply, _ = ask(server.url, "wörter", model="game24")
+        assert status == 400 and "has no token" in reply["error"]["message"]
+        status, reply, _ = ask(server.url, "value 4 6", model="game24", max_tokens=2)
+        assert status == 200 and reply["choices"][0]["finish_reason"] == "length"
+        status, reply, _ = ask(server.url, "value 4 6", model="game24", response_format={"type": "regex"})
+        assert status == 400 and "json_schema" in reply["error"]["message"]
+
+
+@pytest.mark.slow
+def test_a_process_plays_a_model_too():
+    with SimulatorProcess(model="embedded/game24", models=["tiny"]) as server:
+        status, reply, _ = ask(server.url, "value 4 6", model="tiny", seed=5, max_tokens=40)
+        assert status == 200 and texts(reply) == run_sync(models.load("embedded/game24").complete(
+            [{"role": "user", "content": "value 4 6"}], [5], temperature=1.0, max_tokens=40)).texts
+
+
+@pytest.mark.parametrize("options", [{}, {"reply": say, "models": ["m"], "model": "embedded/game24"}, {"reply": say}])
+def test_a_simulator_answers_by_one_thing_under_some_name(options):
+    with pytest.raises(ValueError, match=r"answers by one|name what"):
+        Simulator(**options)
 
 
 def test_a_process_of_its_own_answers_the_same():

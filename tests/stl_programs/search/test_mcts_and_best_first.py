@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 
 import pytest
@@ -75,6 +76,12 @@ def test_mcts_stops_when_the_whole_tree_is_known(env):
     found = search(MCTS(env, LegalMoves(), Uniform(), simulations=10**6), "1 1 1 8")
     assert found.tree.root.closed and all(n.closed for n in found.tree.nodes)
     assert found.tree.root.visits < 10**5
+
+
+def test_the_collector_walks_no_ids_of_children(env):
+    nodes = search(MCTS(env, LegalMoves(), Uniform(), simulations=20)).tree.nodes
+    gc.collect()
+    assert any(node.children for node in nodes) and not any(gc.is_tracked(node.children) for node in nodes)
 
 
 def test_rollouts_reach_the_end_of_the_task(env):
