@@ -70,8 +70,6 @@ def train_adapter(dataset: Dataset, base: Path, out: Path, settings: LoraSetting
     Returns the provenance, with the losses. Raises AdapterError where `out` holds another training's adapter or
     `continue_from` does not fit, ModelError for a base without chat template, StlError for rows it cannot train on.
     """
-    from stl_programs.models.in_process import weights_hash
-
     if not dataset.rows:
         raise StlError(f"no row to train {out} on; collect more rollouts or loosen the filters")
     record = {

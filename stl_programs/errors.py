@@ -20,7 +20,8 @@ class OutOfRange(ModelError):
 class TransientError(ModelError):
     """A request that failed but may pass when sent again (busy server, lost connection, cut reply).
 
-    `retry_after`: seconds that the server asked to wait. `maybe_paid`: the provider may have charged for it.
+    `retry_after`: seconds that the server asked to wait; 0 where another server is up. `maybe_paid`: the provider may
+    have charged for it.
     """
 
     def __init__(self, message: str, *, retry_after: float | None = None, maybe_paid: bool = False):

@@ -1,7 +1,7 @@
 """The local engine: against one hand-written batched `generate`, and what our modules add to it.
 
 The model is a random Llama of about 9 million parameters with a byte-pair tokenizer of its own, made on the fly. It
-ends a reply with a probability of about 1/24 at every token, so that lengths are about geometric, cut at 64. Prompts
+ends a reply with a probability of about 1/16 at every token, so that lengths are about geometric, cut at 48. Prompts
 are Game-of-24 judgements in the stock chat format: all begin alike, and siblings come one after the other. Both sides
 compute in float32 on one thread; tokens are generated ones, per second of CPU time of the whole process, so that
 another load on the machine weighs on neither side.
@@ -48,11 +48,11 @@ from stl_programs.models.weights import weights_hash
 
 REPEATS = 10
 REQUESTS = 512
-SLICE = 128
+SLICE = 64
 """Requests of one repetition of the hand-written side: its speed does not depend on how many batches it runs."""
 SIZES = (32, 64, 128, 256, 512)
-LONGEST = 64
-MEAN = 24
+LONGEST = 48
+MEAN = 16
 TEMPLATE = ("{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>' }}{% endfor %}"
             "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}")
 
@@ -149,32 +149,26 @@ def ours(model: InProcessModel, asked: Sequence[Messages], seed: int, draws: int
 
 
 def by_hand(model: InProcessModel, asked: Sequence[Messages], size: int, seed: int, draws: int = 1,
-            adapters: Sequence[str | None] = (None,), shared: bool = True) -> float:
-    """Tokens a CPU-second of batched `generate` calls, sorted by adapter and by length, padded at the left.
+            adapter: str | None = None, shared: bool = True) -> float:
+    """Tokens a CPU-second of batched `generate` calls under one adapter, sorted by length, padded at the left.
 
-    `shared`: what all prompts begin with is read once an adapter and handed to `generate` as its cache.
+    `shared`: what all prompts begin with was read before the clock starts, and is handed to `generate` as its cache.
     """
-    def all_batches() -> int:
-        torch.manual_seed(seed)
-        count = 0
-        for i, adapter in enumerate(adapters):
-            tokens = sorted((model._files.encode(messages) for messages in asked[i::len(adapters)]), key=len)
-            tuned = model._files.model(model._adapters[adapter] if adapter else None)
-            count += sum(_generate(tuned, batch, draws) for batch in _batches(tuned, tokens, size, shared))
-        return count
-
-    return _rate(all_batches)
+    torch.manual_seed(seed)
+    tuned = model._files.model(model._adapters[adapter] if adapter else None)
+    batches = list(_batches(tuned, sorted(map(model._files.encode, asked), key=len), size, shared))
+    return _rate(lambda: sum(_generate(tuned, batch, draws) for batch in batches))
 
 
 def _batches(model: Any, tokens: list[list[int]], size: int,
              shared: bool) -> Iterator[tuple[Any, torch.Tensor, torch.Tensor]]:
-    begin = commonprefix(tokens) if shared else []  # noqa: RUF071 - of lists
+    begin = list(commonprefix(tokens)) if shared else []  # noqa: RUF071 - of lists
     with torch.inference_mode():
         read = model(torch.tensor([begin]), use_cache=True, logits_to_keep=1).past_key_values if shared else None
     for start in range(0, len(tokens), size):
         part = tokens[start:start + size]
         pads = [max(map(len, part)) - len(prompt) for prompt in part]
-        inputs = torch.tensor([[*begin] + [0] * pad + prompt[len(begin):]
+        inputs = torch.tensor([begin + [0] * pad + prompt[len(begin):]
                                for prompt, pad in zip(part, pads, strict=True)])
         mask = torch.tensor([[1] * len(begin) + [0] * pad + [1] * (len(prompt) - len(begin))
                              for prompt, pad in zip(part, pads, strict=True)])
@@ -222,7 +216,7 @@ def _against(model: InProcessModel, goal: float, what: str, adapters: Sequence[s
         turn = seed % len(adapters)
         own = asked[turn::len(adapters)]
         first = SLICE * seed % len(own)
-        theirs = by_hand(model, own[first:first + SLICE], size, seed, adapters=[adapters[turn]])
+        theirs = by_hand(model, own[first:first + SLICE], size, seed, adapter=adapters[turn])
         rates.append(ours(model, asked, seed, adapters=adapters))
         ratios.append(rates[-1] / theirs)
     (ratio, spread), (rate, rates_spread) = median_and_spread(ratios), median_and_spread(rates)
@@ -235,7 +229,7 @@ def one_adapter() -> list[Row]:
     """512 concurrent judgements of one model against hand-batched generate at its best batch size, tokens a second."""
     with made_model() as (model, _):
         rows = _against(model, 0.9, f"{REQUESTS} requests", [None])
-        asked, size = prompts(64), _best_size()
+        asked, size = prompts(32), _best_size()
         for name, draws, shared in ((f"{len(asked)} requests of 5 draws", 5, True),
                                     (f"{len(asked)} requests, generate reads all of every prompt", 1, False)):
             ratios = [ours(model, asked, seed, draws) / by_hand(model, asked, size // draws, seed, draws, shared=shared)

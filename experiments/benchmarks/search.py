@@ -2,7 +2,7 @@
 
     python -m experiments.benchmarks.search [--only NAME] [--json FILE]
 
-About half an hour on two cores. The peers need the `benchmarks` extra.
+About an hour on two cores. The peers need the `benchmarks` extra.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ BENCHMARKS = {
     "greedy-episode": engine.greedy_episode, "rounds": engine.rounds, "utilisation-32": engine.utilisation_32,
     "utilisation-128": engine.utilisation_128, "overhead": engine.overhead, "simulations": tree.simulations,
     "kill": killing.kill_and_resume, "failures": engine.failures, "node-rates": peers.node_rates,
+    "node-rates-with-proposals": peers.node_rates_with_proposals,
     "regret-at-equal-calls": regret.regret_at_equal_calls,
     "regret-where-states-repeat": regret.regret_where_states_repeat,
     "regret-of-parallel-simulations": regret.regret_of_parallel_simulations}

@@ -114,7 +114,9 @@ class _Call:
         raise ModelError(f"{last} (sent {self.current.run.retries + 1} times)")
 
     def _pause(self, attempt: int, retry_after: float | None) -> float:
-        """Exponential, with jitter; at least what the server asked for."""
+        """Exponential, with jitter; at least what the server asked for. None where another server is up."""
+        if retry_after == 0.0:
+            return 0.0
         jitter = self.current.random("back-off", self.key, attempt).uniform(0.5, 1.0)
         return min(max(self.current.run.backoff * 2 ** attempt * jitter, retry_after or 0.0), LONGEST_WAIT)
 

@@ -114,7 +114,7 @@ async def run_tasks(
         if budget is not None and budget.dollars is not None:
             _check_spent(run)
         async with _transport():
-            await batch.work(concurrency or max(64, 2 * in_flight))
+            await batch.work(concurrency or max(64, 2 * in_flight * _servers(program)))
     finally:
         if log:
             log.close()
@@ -127,6 +127,14 @@ def _check_prices(program: Search, budget: Budget | None) -> None:
     if limits and (unknown := sorted({model.name for model in program.models() if model.prices() is None})):
         raise ModelError(f"Budget(dollars={limits[0]:g}): the price of {', '.join(unknown)} is unknown; register it "
                          "with litellm.register_model, name it in the file of STL_PRICES, or limit tokens instead")
+
+
+def _servers(program: Search) -> int:
+    """Of the endpoint that has most, its URLs with commas between them; 1 where a model cannot be loaded."""
+    try:
+        return max(((model.endpoint or "").count(",") + 1 for model in program.models()), default=1)
+    except StlError:
+        return 1
 
 
 def _check_spent(run: Run) -> None:

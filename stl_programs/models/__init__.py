@@ -3,7 +3,7 @@
     embedded/game24             a small model that ships with the package
     local/DIR                   a model directory (config, safetensors, tokenizer with a chat template), in this process
     openai/gpt-4o               anything that LiteLLM knows
-    hosted_vllm/NAME            an OpenAI-compatible server at HOSTED_VLLM_API_BASE
+    hosted_vllm/NAME            an OpenAI-compatible server at HOSTED_VLLM_API_BASE, or several with commas between them
     embedded/game24@value-v1    a LoRA adapter, by the version that it was registered under
 
 An adapter is a version of a name, never new weights under an old one.

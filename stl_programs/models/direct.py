@@ -22,6 +22,8 @@ from stl_programs.models.servers import Pool, Server
 from stl_programs.models.urls import LOCAL, OPENAI, REASONING, under, wait, words
 
 CONNECT_SECONDS = 30.0
+GATEWAY = (502, 504)
+"""Statuses of something between us and the server, which may have worked all the same."""
 _sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, aiohttp.ClientSession] = WeakKeyDictionary()
 
 
@@ -88,9 +90,10 @@ class DirectModel(RemoteModel):
         if self.pool is None:
             raise self.no_server()
         name = adapter or self.name
+        alike = temperature == 0 and self.name.startswith("hosted_vllm/")  # vLLM refuses n of them: they are all one
         body = {"model": name.partition("/")[2], "messages": messages, "temperature": temperature,
-                self._limit: max_tokens, "n": len(seeds), "seed": seeds[0] & SEED_MASK, **asked_for(options),
-                **self.extra}
+                self._limit: max_tokens, "n": 1 if alike else len(seeds), "seed": seeds[0] & SEED_MASK,
+                **asked_for(options), **self.extra}
         if self._at_openai and body["model"].startswith(REASONING):
             del body["temperature"]
         async with self.pool.server() as server:
@@ -104,13 +107,13 @@ class DirectModel(RemoteModel):
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
             raise TransientError(f"{name}: {server.address} sent a reply that is cut or no chat completion "
                                  f"({type(error).__name__}, {len(data)} bytes)", maybe_paid=True) from None
-        if not options.logprobs:
-            return found
         try:
-            return replace(found, logprobs=[read_logprobs(choice.get("logprobs"), text) for choice, text
-                                            in zip(reply["choices"], found.texts, strict=False)])
+            scored = [read_logprobs(choice.get("logprobs"), text) for choice, text
+                      in zip(reply["choices"], found.texts, strict=False)] if options.logprobs else None
         except ValueError as error:
             raise ModelError(f"{name}: {server.address}: {error}") from None
+        copies = len(seeds) if alike else 1
+        return replace(found, texts=found.texts * copies, logprobs=scored and scored * copies)
 
     async def _send(self, name: str, server: Server, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
         """Status, headers and body of the reply."""
@@ -144,7 +147,7 @@ class DirectModel(RemoteModel):
         if status >= 500 and self.pool:
             self.pool.refused(server)
         if status in TRANSIENT or status >= 500:
-            return TransientError(text, retry_after=wait(retry_after) or None)
+            return TransientError(text, retry_after=wait(retry_after) or None, maybe_paid=status in GATEWAY)
         return ModelError(text)
 
 

@@ -179,7 +179,10 @@ class AsyncEngine:
         self.engine = engine
 
     async def complete(self, request: lm15.Request) -> lm15.Response:
-        return await awaited(_next(self.engine.stl_model, request, _draws.get() or _Draws(1)))
+        draw = _next(self.engine.stl_model, request, _draws.get() or _Draws(1))
+        if self.engine.stl_model.endpoint is None:  # no connection that would have to outlive the caller's loop
+            return await draw
+        return await awaited(draw)
 
     async def stream(self, request: lm15.Request) -> AsyncIterator[Any]:
         """The whole reply as a stream."""

@@ -21,7 +21,6 @@ from stl_programs.models.decoding import Ask, Batch
 from stl_programs.models.formats import FORMATS
 from stl_programs.models.merging import Adapter, load_adapter
 from stl_programs.models.model_directory import ModelDirectory, one_line
-from stl_programs.models.weights import weights_hash as weights_hash
 
 MAX_ROWS = 1024
 """Most draws in step."""

@@ -68,11 +68,10 @@ def _shapes(config: Any, base: Path) -> dict[str, tuple[int, ...]]:
 
     if config.peft_type != peft.PeftType.LORA:
         raise ValueError(f"it is of kind {config.peft_type.value}, and only LORA is served")
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base))
-    with warnings.catch_warnings():
+    with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        tuned = peft.get_peft_model(model, copy.deepcopy(config), low_cpu_mem_usage=True)
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base))
+        tuned = peft.get_peft_model(model, copy.deepcopy(config))
     return {key: tuple(tensor.shape) for key, tensor in peft.get_peft_model_state_dict(tuned).items()}
 
 

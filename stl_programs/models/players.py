@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from stl_programs.errors import ModelError
+from stl_programs.errors import ModelError, OutOfRange
 from stl_programs.models.base import Completions, Model
 from stl_programs.models.providers import MAX_TOKENS, choices, read_options
 from stl_programs.models.scripted import before_stop
 
+LOST = "I do not know"
+"""A reply of no form, to a prompt that the model has no tokens for."""
 Reply = Callable[[list[dict[str, Any]], str, int], str]
 """(messages, model, seed) -> text. A function of its arguments alone, so that replies repeat."""
 
@@ -80,9 +82,13 @@ class ModelPlayer:
     async def draw(self, body: Mapping[str, Any], n: int, seed: int, limit: int | None) -> Played:
         temperature = body.get("temperature")
         most = limit or MAX_TOKENS
-        reply = await self.model.complete(
-            body["messages"], [seed + i for i in range(n)], temperature=1.0 if temperature is None else temperature,
-            max_tokens=most, adapter=self._adapters.get(body["model"]), options=read_options(body))
+        try:
+            reply = await self.model.complete(
+                body["messages"], [seed + i for i in range(n)], temperature=1.0 if temperature is None else temperature,
+                max_tokens=most, adapter=self._adapters.get(body["model"]), options=read_options(body))
+        except OutOfRange:  # a server reads an unknown token for what it cannot spell, and answers at random
+            words = sum(len(message["content"].split()) for message in body["messages"])
+            reply = Completions([LOST] * n, words, n * len(LOST.split()))
         return Played(choices(reply, most), reply.prompt_tokens, reply.completion_tokens, _longest(reply))
 
     def load_adapter(self, name: str, path: Path) -> None:

@@ -115,8 +115,9 @@ class Service:
                     return _error(500, f"the reply function raised {type(error).__name__}: {error}")
                 cached = min(cached, played.prompt_tokens)
                 seconds = self.latency.of(prompt, seed, played.prompt_tokens - cached, played.longest)
-                if seconds > 0:
-                    await asyncio.sleep(seconds)
+                left = row["start"] + seconds - time.monotonic()  # our own work is part of the latency
+                if left > 0:
+                    await asyncio.sleep(left)
             finally:
                 self.running -= 1
         if failure == "500":
