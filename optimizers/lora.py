@@ -15,6 +15,7 @@ from typing import Any, Literal
 from optimizers.dataset import Dataset
 from stl_programs.errors import AdapterError, ModelError, StlError
 from stl_programs.models import PROVENANCE, adapter_hash
+from stl_programs.models.weights import weights_hash
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 SMALL = 20_000_000

@@ -56,6 +56,7 @@ def test_documented_keys_are_the_keys(small):
         assert f"`{key}`" in schema, key
 
 
+@pytest.mark.slow
 def test_running_again_does_no_work_and_says_the_same(small):
     folder, _, command = small
     before = json.loads((folder / "run" / "summary.json").read_text())
