@@ -29,12 +29,14 @@ def small(tmp_path_factory):
     return folder, done.stdout, command
 
 
+@pytest.mark.slow
 def test_it_prints_a_table_and_what_to_type_next(small):
     _, printed, _ = small
     for row in ("uniform", "V0", "V0, 8 samples", "V1", "oracle", "make ui", "docs/tutorial.md"):
         assert row in printed
 
 
+@pytest.mark.slow
 def test_the_summary_holds_every_outcome_behind_the_table(small):
     summary = json.loads((small[0] / "run" / "summary.json").read_text())
     assert summary["schema"] == report.SCHEMA and summary["information"] == "reward-free"
@@ -49,6 +51,7 @@ def test_the_summary_holds_every_outcome_behind_the_table(small):
     assert [row["solved"] for row in oracle] == [1.0, 1.0] and oracle[0]["information"] == "reward-guided"
 
 
+@pytest.mark.slow
 def test_documented_keys_are_the_keys(small):
     summary = json.loads((small[0] / "run" / "summary.json").read_text())
     schema = (ROOT / "docs" / "summary.md").read_text()
@@ -66,6 +69,7 @@ def test_running_again_does_no_work_and_says_the_same(small):
     assert after["rows"] == before["rows"]
 
 
+@pytest.mark.slow
 def test_mlflow_holds_the_compile(small):
     import mlflow
 
