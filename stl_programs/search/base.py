@@ -120,9 +120,10 @@ class SearchProgram(dspy.Module):
         for module, model in zip(self._asking(), self.models(), strict=True):
             choose_format(getattr(module, "format", None), model)
             model.check()
-            if self.budget and self.budget.dollars is not None and model.prices() is None:
-                raise ModelError(f"Budget(dollars={self.budget.dollars:g}): the price of {model.name} is unknown; "
-                                 "register it with litellm.register_model, or limit tokens instead")
+            for budget in (self.budget, getattr(module, "budget", None)):
+                if budget and budget.dollars is not None and model.prices() is None:
+                    raise ModelError(f"Budget(dollars={budget.dollars:g}): the price of {model.name} is unknown; "
+                                     "register it with litellm.register_model, or limit tokens instead")
 
     # Parts that searches share
 

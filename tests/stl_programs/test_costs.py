@@ -378,3 +378,10 @@ def test_a_budget_of_dollars_needs_every_price_before_the_run(env, tmp_path):
     now_known = program_of(env, known, ScriptedModel("m/b", script, prices=DEAR))
     with pytest.raises(ModelError, match="the journal holds calls to m/b from when their price was unknown"):
         run(now_known, puzzles(env, 2), journal=tmp_path / "j", budget=Budget(dollars=1))
+
+
+def test_a_module_budget_in_dollars_needs_a_price_before_the_run(env):
+    model = ScriptedModel("m/a", lambda messages, seed: "")
+    program = GreedySearch(env, LegalMoves(), Value(env.value_signature, model, budget=Budget(dollars=0.5)))
+    with pytest.raises(ModelError, match=r"Budget\(dollars=0.5\): the price of m/a is unknown"):
+        program(task="4 5 6 10")
