@@ -65,7 +65,7 @@ class MlflowCallback:
             mlflow.log_param("iteration", iteration.k)
             for tuned in iteration.tuned:
                 _log_tuned(iteration.k, tuned, "" if tuned.depth is None else f"-d{tuned.depth}")
-            mlflow.log_table(_columns(iteration_bills(iteration, per_task=True)), "costs.json")
+            _log_table(iteration_bills(iteration, per_task=True))
             mlflow.log_metrics(_rollout_metrics(iteration) | _cost_metrics(iteration_bills(iteration)))
             trees = [result.tree for result in iteration.rollouts if result.tree]
             if trees:
@@ -94,7 +94,7 @@ class MlflowCallback:
         import mlflow
 
         with mlflow.start_run(run_id=self.parent):
-            mlflow.log_table(_columns(bills), "costs.json")
+            _log_table(bills)
             mlflow.log_metrics(_cost_metrics(bills))
         for k, run in self.children.items():
             own = [bill for bill in bills if bill.iteration == k and not bill.one_time]
@@ -173,9 +173,12 @@ def _cost_metrics(bills: Sequence[Bill]) -> dict[str, float]:
             for name in AMOUNTS if (amount := getattr(bill, name)) is not None}
 
 
-def _columns(bills: Sequence[Bill]) -> dict[str, list[Any]]:
-    rows = [bill.to_dict() for bill in bills] or [Bill().to_dict()]
-    return {name: [row[name] for row in rows] for name in rows[0]}
+def _log_table(bills: Sequence[Bill]) -> None:
+    """The rows as the active run's costs.json, in place of an earlier one (MLflow's own tables only grow)."""
+    import mlflow
+
+    mlflow.log_dict({"columns": list(Bill().to_dict()), "data": [list(bill.to_dict().values()) for bill in bills]},
+                    "costs.json")
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -22,7 +22,7 @@ from stl_programs.models.formats import FORMATS
 from stl_programs.models.merging import Adapter, load_adapter
 from stl_programs.models.model_directory import ModelDirectory, one_line
 
-MAX_ROWS = 1024
+MAX_ROWS = 256
 """Most draws in step."""
 MAX_BYTES = 2**30
 """Most memory for keys and values; a single request may need more."""

@@ -14,8 +14,8 @@ from stl_programs.models.base import Completions, Model
 from stl_programs.models.providers import MAX_TOKENS, choices, read_options
 from stl_programs.models.scripted import before_stop
 
-LOST = "I do not know"
-"""A reply of no form, to a prompt that the model has no tokens for."""
+WRONG = "I do not know"
+"""A reply of no form: what an error puts in place of a reply, and what a model says that has no tokens for a prompt."""
 Reply = Callable[[list[dict[str, Any]], str, int], str]
 """(messages, model, seed) -> text. A function of its arguments alone, so that replies repeat."""
 
@@ -88,7 +88,7 @@ class ModelPlayer:
                 max_tokens=most, adapter=self._adapters.get(body["model"]), options=read_options(body))
         except OutOfRange:  # a server reads an unknown token for what it cannot spell, and answers at random
             words = sum(len(message["content"].split()) for message in body["messages"])
-            reply = Completions([LOST] * n, words, n * len(LOST.split()))
+            reply = Completions([WRONG] * n, words, n * len(WRONG.split()))
         return Played(choices(reply, most), reply.prompt_tokens, reply.completion_tokens, _longest(reply))
 
     def load_adapter(self, name: str, path: Path) -> None:

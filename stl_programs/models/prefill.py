@@ -16,7 +16,7 @@ SAVED = 0.1
 """Least part of the tokens still to be read that one more pass over shared beginnings has to save."""
 CHUNK = 4096
 """Most tokens, padding included, read in one pass; a longer prompt has a pass of its own."""
-GROWTH = 32
+GROWTH = 16
 """Tokens of room behind keys and values: a step writes in place, where a plain cache copies everything."""
 
 

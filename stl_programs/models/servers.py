@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from stl_programs.errors import AdapterError, ModelError, TransientError
-from stl_programs.models import adapter_hash
+from stl_programs.models import PROVENANCE, adapter_hash
 from stl_programs.models.urls import LOCAL, address, is_base_url, secrets, under, without_secrets, words
 from stl_programs.models.weights import weights_hash
 
@@ -269,7 +269,7 @@ def check_base(root: Any, path: Path, server: str) -> None:
 
     Where the served base is no directory on this disk, or the adapter has no provenance, there is nothing to compare.
     """
-    provenance = path / "provenance.json"
+    provenance = path / PROVENANCE
     directory = Path(root) if isinstance(root, str) and root else None
     if directory is None or not provenance.is_file() or not any(directory.glob("*.safetensors")):
         return

@@ -13,10 +13,9 @@ from typing import Any
 from aiohttp import web
 
 from stl_programs.errors import AdapterError, ModelError
-from stl_programs.models.players import Played, Player
+from stl_programs.models.players import WRONG, Played, Player
 from stl_programs.models.traffic import Errors, Latency, PrefixCache, digest
 
-WRONG = "I do not know"
 MOST_DRAWS = 1024
 
 

@@ -81,7 +81,10 @@ def test_mlflow_holds_the_compile(small):
     assert child.data.metrics["rows_kept"] > 0 and "rollout/value/prompt_tokens" in child.data.metrics
     assert "test/beam5" in child.data.metrics and "loss" in child.data.metrics
     names = {artifact.path for artifact in client.list_artifacts(child.info.run_id)}
-    assert {"adapter", "data", "tree.html"} <= names
+    assert {"adapter", "data", "tree.html", "costs.json"} <= names
+    costs = json.loads(Path(client.download_artifacts(parent.info.run_id, "costs.json")).read_text())
+    summary = json.loads((small[0] / "run" / "summary.json").read_text())
+    assert [dict(zip(costs["columns"], row, strict=True)) for row in costs["data"]] == summary["costs"]
     page = Path(client.download_artifacts(child.info.run_id, "tree.html")).read_text()
     parser = HTMLParser()
     parser.feed(page)
