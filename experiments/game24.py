@@ -30,6 +30,7 @@ from stl_programs import BeamSearch, GameOf24, LegalMoves, Oracle, Policy, Searc
 from stl_programs.costs import LABELS, Bill, bills_of, total
 from stl_programs.engine import read_journal
 from stl_programs.environments.game24 import calculator_check, format_numbers, reachable
+from stl_programs.models.formats import FORMATS
 from stl_programs.records import Task
 
 
@@ -39,6 +40,8 @@ class Settings:
 
     policy: str = "legal"
     value: str = "embedded/game24"
+    policy_format: str | None = None
+    value_format: str | None = None
     weights: str | None = None
     csv: str | None = None
     iterations: int = 2
@@ -86,15 +89,16 @@ def published_list() -> str | None:
 
 
 def search(settings: Settings, env: GameOf24, value: Any, beam: int, policy: str | None = None) -> BeamSearch:
-    name = policy or settings.policy
+    """The program of a row; `policy` in place of the settings' is the value model, asked in its format."""
+    name, form = (policy, settings.value_format) if policy else (settings.policy, settings.policy_format)
     proposer = LegalMoves() if name == "legal" else Policy(
-        env.policy_signature, name, count=12, samples=4, max_tokens=settings.max_tokens)
+        env.policy_signature, name, count=12, samples=4, max_tokens=settings.max_tokens, format=form)
     return BeamSearch(env, proposer, value, width=beam)
 
 
 def base_value(settings: Settings, env: GameOf24, samples: int | None = None) -> Value:
     return Value(env.value_signature, settings.value, samples=samples or settings.samples,
-                 aggregate=settings.aggregate, max_tokens=settings.max_tokens)
+                 aggregate=settings.aggregate, max_tokens=settings.max_tokens, format=settings.value_format)
 
 
 def untrained_rows(settings: Settings, env: GameOf24) -> list[tuple[str, Any]]:
@@ -269,6 +273,9 @@ def parse(argv: Sequence[str] | None) -> tuple[Settings, argparse.Namespace]:
                                           "(calls no model). Default: legal")
     add("--value", default=default.value, help="who judges states, and is tuned: a LiteLLM string. Default: "
                                                "%(default)s")
+    for whom in ("policy", "value"):
+        add(f"--{whom}-format", choices=sorted(FORMATS), help=f"how the {whom} model is asked (docs/models.md). "
+                                                              "Default: the model's own")
     add("--weights", help="directory of the value model's weights (config, safetensors, tokenizer with chat "
                           "template), needed to tune a model that is served elsewhere")
     add("--csv", default=published_list(), help="the published puzzle list 24.csv, for its splits. Default: "

@@ -6,7 +6,9 @@ A model is trained and served in one format only; both sides call the same class
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 from typing import Any
 
 import dspy
@@ -14,7 +16,7 @@ from dspy.adapters.utils import parse_value
 from dspy.utils.exceptions import AdapterParseError
 
 from signatures import NO_ACTION
-from stl_programs.errors import AdapterError
+from stl_programs.errors import AdapterError, ModelError
 from stl_programs.models.base import Model
 
 
@@ -157,6 +159,19 @@ def known_format(name: str | None) -> str | None:
     """`name`, checked: one of FORMATS, or None for the model's own. Raises ValueError."""
     if name is not None and name not in FORMATS:
         raise ValueError(f"format={name!r}: choose one of {', '.join(FORMATS)}, or None for the model's own")
+    return name
+
+
+def brought_format(directory: Path) -> str | None:
+    """The format that the model in `directory` was made for, of its stl_programs.json; None where it says none.
+
+    Raises ModelError for a name that is none of FORMATS.
+    """
+    brought = directory / "stl_programs.json"
+    settings = json.loads(brought.read_text(encoding="utf-8")) if brought.is_file() else {}
+    name: str | None = settings.get("prompt_format")
+    if name is not None and name not in FORMATS:
+        raise ModelError(f"{brought} names the format {name!r}; write one of {', '.join(FORMATS)}")
     return name
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
-import json
 import math
 import threading
 from collections import defaultdict
@@ -18,7 +17,7 @@ import torch
 from stl_programs.errors import AdapterError, ModelError, StlError
 from stl_programs.models.base import FREE, PLAIN, Completions, Messages, Prices, ReplyOptions
 from stl_programs.models.decoding import Ask, Batch
-from stl_programs.models.formats import FORMATS
+from stl_programs.models.formats import FORMATS, brought_format
 from stl_programs.models.merging import Adapter, load_adapter
 from stl_programs.models.model_directory import ModelDirectory, one_line
 
@@ -56,11 +55,7 @@ class InProcessModel:
 
     def __init__(self, name: str, directory: Path, threads: int = 1):
         self.name, self.directory, self.threads = name, directory, threads
-        brought = directory / "stl_programs.json"
-        settings = json.loads(brought.read_text(encoding="utf-8")) if brought.is_file() else {}
-        if (form := settings.get("prompt_format", "lookahead")) not in FORMATS:
-            raise ModelError(f"{brought} names the format {form!r}; write one of {', '.join(FORMATS)}")
-        self.prompt_format = FORMATS[form]()
+        self.prompt_format = FORMATS[brought_format(directory) or "lookahead"]()
         self._files = ModelDirectory(name, directory)
         self._adapters: dict[str, Adapter] = {}
         self._arrived: list[_Request] = []

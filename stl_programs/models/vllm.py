@@ -248,8 +248,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         with VllmServer(**options, progress=lambda line: print(line, file=sys.stderr, flush=True)) as server:
+            from stl_programs.models.formats import brought_format
+
+            asked = f" --value-format {form}" if (form := brought_format(server.weights)) else ""
             print(f"{server.url}\n  HOSTED_VLLM_API_BASE={server.url} python -m experiments.game24 --value "
-                  f"{server.model} --weights {server.weights}\nCtrl-C ends the server; its log is {server.log}",
+                  f"{server.model} --weights {server.weights}{asked}\nCtrl-C ends the server; its log is {server.log}",
                   flush=True)
             server.wait()
     except StlError as error:

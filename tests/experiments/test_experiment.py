@@ -133,3 +133,18 @@ def test_a_served_model_plays_and_is_tuned(tmp_path, monkeypatch, tiny_chat_mode
     assert asked == {"policy", "value", tuned[0]["value"].removeprefix("hosted_vllm/")}
     assert tuned[0]["policy"] == "hosted_vllm/policy" and tuned[0]["dollars"] is None
     assert tuned[0]["missing"]["parse_failures"] == 0
+
+
+def test_a_served_model_is_asked_in_the_format_that_is_named(tmp_path, monkeypatch):
+    """The embedded model behind a server's name: its own prompts, so that its replies can be read."""
+    with Simulator(model="embedded/game24") as server:
+        monkeypatch.setenv("HOSTED_VLLM_API_BASE", server.url)
+        models._bases.pop("hosted_vllm/game24", None)
+        code = game24.main(["--run-dir", str(tmp_path / "run"), "--mlflow", "", "--iterations", "0", "--limit", "1",
+                            "--beams", "1", "--value", "hosted_vllm/game24", "--value-format", "compact"])
+        assert code == 0
+        prompts = {request["messages"][-1]["content"].split()[0] for request in server.requests}
+    rows = {row["row"]: row for row in json.loads((tmp_path / "run" / "summary.json").read_text())["rows"]}
+    assert prompts == {"value", "moves"}
+    judged = rows["V0, policy hosted_vllm/game24"]  # its policy proposes no state that is beyond the model's numbers
+    assert judged["failures"] == 0 and set(judged["missing"].values()) == {0}
