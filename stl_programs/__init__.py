@@ -11,7 +11,7 @@ from stl_programs.tree import Node, Tree
 from stl_programs.value import BaseValue, Oracle, Uniform, Value
 from stl_programs.values import PairwiseValue, PerDepth, SiblingValue
 
-__version__ = "0.3.0"
+__version__ = "0.3.1"
 
 __all__ = ["MCTS", "BaseValue", "BeamSearch", "BestFirstSearch", "Budget", "Environment", "GameOf24", "GreedySearch",
            "LegalMoves", "LiteSearch", "Node", "Oracle", "PairwiseValue", "PerDepth", "Policy", "SearchProgram",

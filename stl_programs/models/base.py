@@ -87,8 +87,9 @@ class Model(Protocol):
         """What tokens cost; None where that is unknown, which is not free."""
         ...
 
-    def check(self) -> None:
-        """Raises ModelError, before any work, when a key is missing or the server does not answer."""
+    def check(self, max_tokens: int = 0) -> None:
+        """Raises ModelError, before any work, for a missing key, or a server that does not answer, or that says that
+        its context has no room for a reply of `max_tokens`."""
         ...
 
     def weights(self) -> Path | None:

@@ -69,7 +69,7 @@ class InProcessModel:
     def weights(self) -> Path:
         return self.directory
 
-    def check(self) -> None:
+    def check(self, max_tokens: int = 0) -> None:
         self._files.model()
 
     def load_adapter(self, name: str, path: Path) -> None:

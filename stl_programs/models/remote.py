@@ -101,7 +101,7 @@ class RemoteModel:
                 self._prices = Prices(prompt, prompt if cached is None else cached, completion)
         return self._prices
 
-    def check(self) -> None:
+    def check(self, max_tokens: int = 0) -> None:
         """Raises ModelError, before any work, for a missing key, and for every server that does not serve the model.
 
         A run should begin with all of its servers, though it survives the loss of some.
@@ -118,7 +118,8 @@ class RemoteModel:
             missing = litellm.validate_environment(self.name)["missing_keys"]
             if missing:
                 raise ModelError(f"{self.name}: set the environment variable {' and '.join(missing)}")
-        if self.api_base and self.pool and (troubles := self.pool.troubles(self.name.partition("/")[2])):
+        troubles = self.pool.troubles(self.name.partition("/")[2], max_tokens) if self.api_base and self.pool else []
+        if self.pool and troubles:
             of = len(self.pool.servers)
             some = f"{len(troubles)} of {of} servers cannot be used: " if of > 1 else ""
             raise ModelError(f"{self.name}: {some}{'; '.join(troubles)}")
@@ -240,7 +241,7 @@ class DspyModel:
     def prices(self) -> Prices | None:
         return None
 
-    def check(self) -> None:
+    def check(self, max_tokens: int = 0) -> None:
         """Nothing to check: the object is there."""
 
     def weights(self) -> Path | None:

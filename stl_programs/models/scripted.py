@@ -61,7 +61,7 @@ class ScriptedModel:
     def prices(self) -> Prices | None:
         return self._prices
 
-    def check(self) -> None:
+    def check(self, max_tokens: int = 0) -> None:
         """Always there."""
 
     def weights(self) -> Path | None:

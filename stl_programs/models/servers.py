@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -231,13 +232,13 @@ class Pool:
 
     # Before any work
 
-    def troubles(self, wanted: str) -> list[str]:
-        """Why servers cannot be used for the model `wanted`, a line for each that cannot."""
+    def troubles(self, wanted: str, max_tokens: int = 0) -> list[str]:
+        """Why servers cannot answer as the model `wanted` with `max_tokens`, a line for each that cannot."""
         with ThreadPoolExecutor(max_workers=len(self.servers)) as side_by_side:
-            return [line for line in side_by_side.map(lambda server: self._trouble(server, wanted), self.servers)
-                    if line]
+            return [line for line in side_by_side.map(
+                lambda server: self._trouble(server, wanted, max_tokens), self.servers) if line]
 
-    def _trouble(self, server: Server, wanted: str) -> str | None:
+    def _trouble(self, server: Server, wanted: str, max_tokens: int) -> str | None:
         try:
             reply = self._ask(server, "GET", "models")
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -246,9 +247,12 @@ class Pool:
         if reply.status_code in (401, 403):
             return f"{server.address} refuses the key ({reply.status_code})"
         with suppress(ValueError, KeyError, TypeError):
-            served = sorted(str(row["id"]) for row in reply.json()["data"]) if reply.status_code == 200 else []
+            served = {str(row["id"]): row for row in reply.json()["data"]} if reply.status_code == 200 else {}
             if served and wanted not in served:
-                return f"{server.address} serves {', '.join(served)}, not {wanted!r}"
+                return f"{server.address} serves {', '.join(sorted(served))}, not {wanted!r}"
+            if served and max_tokens >= (context := served[wanted].get("max_model_len") or math.inf):
+                return (f"{server.address} has room for {context} tokens of prompt and reply together, none for a "
+                        f"prompt beside max_tokens={max_tokens}; take fewer, or serve it with a longer context")
         return None
 
 

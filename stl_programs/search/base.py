@@ -119,7 +119,7 @@ class SearchProgram(dspy.Module):
         """
         for module, model in zip(self._asking(), self.models(), strict=True):
             choose_format(getattr(module, "format", None), model)
-            model.check()
+            model.check(getattr(module, "max_tokens", 0))
             for budget in (self.budget, getattr(module, "budget", None)):
                 if budget and budget.dollars is not None and model.prices() is None:
                     raise ModelError(f"Budget(dollars={budget.dollars:g}): the price of {model.name} is unknown; "

@@ -11,6 +11,7 @@ import threading
 import time
 
 import pytest
+from aiohttp import web
 
 from stl_programs import BeamSearch, GameOf24, LegalMoves, Value, models
 from stl_programs.engine import run_tasks
@@ -306,3 +307,19 @@ def test_keys_and_passwords_are_not_shown():
     assert pool.clean("sk-SECRET123456 p4ssw0rd t0ken-in-url\nmore") == "*** *** ***"
     assert pool.headers(pool.servers[0]) == {} and "SECRET" in pool.headers(pool.servers[1])["Authorization"]
     assert Server("http://user:pw@h/v1").address == "http://h/v1"
+
+
+def test_a_reply_that_no_context_has_room_for_is_an_error_before_any_work():
+    server = Simulator(say, ["m"])
+
+    async def list_models(request):
+        return web.json_response({"data": [{"id": "m", "max_model_len": 64}]})
+
+    server.service.list_models = list_models
+    with server:
+        model = DirectModel("hosted_vllm/m", api_base=server.url)
+        model.check(63)
+        env = GameOf24()
+        with pytest.raises(ModelError, match=r"64 tokens of prompt and reply.*max_tokens=64"):
+            BeamSearch(env, LegalMoves(), Value(env.value_signature, model, max_tokens=64)).check()
+        assert server.stats()["requests"] == 0
