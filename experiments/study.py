@@ -160,9 +160,9 @@ def run(csv: str | None, run_dir: Path, workers: int) -> dict[str, Any]:
                          f"{name}, V{k}") for k in range(1, settings.iterations + 1)]
     cells += [merged([evaluate_unit(csv, run_dir, name, s, k, split, beam, EVAL_SEEDS) for s in STL_SEEDS],
                      f"{name}, V{k}") for name, k, split, beam in later]
+    cells.append(merged([more_draws(csv, run_dir, s) for s in STL_SEEDS], "strict, 32 draws, V2"))
     cells.append(merged([evaluate_unit(csv, run_dir, MAIN, s, chosen[MAIN], "test", 5, EVAL_SEEDS, row,
                                        "embedded/game24") for s in STL_SEEDS], row))
-    cells.append(merged([more_draws(csv, run_dir, s) for s in STL_SEEDS], "strict, 32 draws, V2"))
     summary = report.summarize(
         cells, settings={name: described(settings) for name, settings in configs.items()},
         information="as each row says",

@@ -6,7 +6,15 @@ from stl_programs.models.door import lm
 from stl_programs.models.providers import register_with_litellm
 from stl_programs.models.vllm import VllmServer
 from stl_programs.policy import LegalMoves, Policy
-from stl_programs.search import MCTS, BeamSearch, BestFirstSearch, GreedySearch, LiteSearch, SearchProgram
+from stl_programs.search import (
+    MCTS,
+    BeamSearch,
+    BestFirstSearch,
+    GreedySearch,
+    LiteSearch,
+    PartialExpansionSearch,
+    SearchProgram,
+)
 from stl_programs.tree import Node, Tree
 from stl_programs.value import BaseValue, Oracle, Uniform, Value
 from stl_programs.values import PairwiseValue, PerDepth, SiblingValue
@@ -14,6 +22,6 @@ from stl_programs.values import PairwiseValue, PerDepth, SiblingValue
 __version__ = "0.3.1"
 
 __all__ = ["MCTS", "BaseValue", "BeamSearch", "BestFirstSearch", "Budget", "Environment", "GameOf24", "GreedySearch",
-           "LegalMoves", "LiteSearch", "Node", "Oracle", "PairwiseValue", "PerDepth", "Policy", "SearchProgram",
-           "SiblingValue", "Status", "TaskResult", "Tree", "Uniform", "Value", "VllmServer", "lm",
-           "register_with_litellm", "run_sync", "run_tasks", "show_progress"]
+           "LegalMoves", "LiteSearch", "Node", "Oracle", "PairwiseValue", "PartialExpansionSearch", "PerDepth",
+           "Policy", "SearchProgram", "SiblingValue", "Status", "TaskResult", "Tree", "Uniform", "Value", "VllmServer",
+           "lm", "register_with_litellm", "run_sync", "run_tasks", "show_progress"]

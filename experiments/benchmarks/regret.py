@@ -38,6 +38,7 @@ from stl_programs.search.base import SearchProgram
 from stl_programs.search.best_first import BestFirstSearch
 from stl_programs.search.lite_search import LiteSearch
 from stl_programs.search.mcts import MCTS, Backup
+from stl_programs.search.partial_expansion import PartialExpansionSearch
 from stl_programs.tree import Node, Tree
 
 TUNING, SCORED = range(1000, 1060), range(7000, 7400)
@@ -68,6 +69,9 @@ def ours() -> dict[str, Callable[..., SearchProgram]]:
     for progress in (0.3, 0.5, 1.0):
         found[f"LiteSearch, progress {progress:g}"] = partial(
             LiteSearch, expansions=EVER, progress=progress, enough=math.inf)
+    for progress, decay in product((0.3, 0.4, 0.5), (0.02, 0.04)):
+        found[f"partial expansion, progress {progress:g}, decay {decay:g}"] = partial(
+            PartialExpansionSearch, judgements=EVER, progress=progress, decay=decay, enough=math.inf)
     return found
 
 
@@ -156,7 +160,8 @@ def regret_where_states_repeat() -> list[Row]:
 
 
 SIMULATIONS, PARALLEL = 300, 32
-CALLS = (800, 3000)
+CALLS = {800: SCORED, 3000: SCORED[:100]}
+"""Limits on calls, and the worlds that each is scored on."""
 
 
 def latency(state: State) -> float:
@@ -178,9 +183,10 @@ def parallel_regrets(environment: TreeWorld, tasks: Sequence[Task], parallel: in
 def regret_of_parallel_simulations() -> list[Row]:
     """MCTS with 32 simulations under way has the regret of one at a time, after equally many simulations or calls."""
     environment, rows = TreeWorld(transpositions=0.2), list[Row]()
-    tasks = [environment.task(str(world)) for world in SCORED[:100]]
-    for what, simulations, limit in ((f"{SIMULATIONS} simulations", SIMULATIONS, None),
-                                     *((f"{calls} calls", EVER, calls) for calls in CALLS)):
+    for what, simulations, limit, worlds in (
+            (f"{SIMULATIONS} simulations", SIMULATIONS, None, SCORED),
+            *((f"{calls} calls", EVER, calls, worlds) for calls, worlds in CALLS.items())):
+        tasks = [environment.task(str(world)) for world in worlds]
         (one, one_calls), (many, many_calls) = (
             parallel_regrets(environment, tasks, parallel, simulations, limit) for parallel in (1, PARALLEL))
         gap = paired_difference(many, one, draws=DRAWS)

@@ -16,7 +16,7 @@ from stl_programs.environments.base import Environment
 from stl_programs.errors import AdapterError, BudgetSpent, ModelError, StlError
 from stl_programs.models import Model
 from stl_programs.models.formats import choose_format
-from stl_programs.policy import LegalMoves, Policy
+from stl_programs.policy import LegalMoves, Policy, Proposal
 from stl_programs.records import Task, ValueEstimate
 from stl_programs.tree import Found, Node, Tree
 from stl_programs.value import BaseValue, Information, Oracle, Uniform, Value
@@ -134,23 +134,31 @@ class SearchProgram(dspy.Module):
         """
         if node.state.terminal or (node.expanded and count is None):
             return tree.children(node)
-        engine.context().spend_state()
         known = tree.children(node)
-        options = {} if count is None else {"count": count, "exclude": [child.action for child in known]}
+        children = [tree.add(node, step.state.history[-1], step.state)
+                    for _, step in await self.propose(tree, node, count)]
+        await self.judge(tree, children)
+        return known + children
+
+    async def propose(self, tree: Tree, node: Node, count: int | None = None) -> list[Proposal]:
+        """Up to `count` (None: as many as the policy gives) new successors of `node`; it counts as expanded."""
+        engine.context().spend_state()
+        options = {} if count is None else {"count": count, "exclude": [child.action for child in tree.children(node)]}
         proposals = await self.policy.aforward(self.environment, tree.task, node.state, **options)
         node.expanded = True
-        children = [tree.add(node, step.state.history[-1], step.state)
-                    for action, step in proposals if not action.irreversible]
-        judged = await self.value.judge(self.environment, tree.task, [child.state for child in children])
+        return [proposal for proposal in proposals if not proposal[0].irreversible]
+
+    async def judge(self, tree: Tree, nodes: list[Node]) -> None:
+        """Estimate the states of `nodes`, all together. Raises BudgetSpent after those that the budget covered."""
+        judged = await self.value.judge(self.environment, tree.task, [node.state for node in nodes])
         spent, unit = None, self.unit
-        for child, estimate in zip(children, judged, strict=True):
+        for node, estimate in zip(nodes, judged, strict=True):
             if isinstance(estimate, BudgetSpent):
                 spent = estimate
             else:
-                child.estimate, child.prior = estimate, unit(estimate)
+                node.estimate, node.prior = estimate, unit(estimate)
         if spent:
             raise spent
-        return known + children
 
     def best(self, tree: Tree, nodes: list[Node], count: int) -> list[Node]:
         """The `count` best nodes of distinct states: missing estimates last, ties in random order."""
