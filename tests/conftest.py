@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from stl_programs.environments.game24 import solvable
 from stl_programs.records import Sample, ValueEstimate
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started by a shell in its background, as would be all we start
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 DATA = Path(os.environ.get("STL_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
 
 
