@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from stl_programs.errors import StlError
 
@@ -12,7 +16,8 @@ from stl_programs.errors import StlError
 def guarded(work: Callable[[], object], run_dir: Path) -> int:
     """Do `work`; the exit status: 0, 1 after an expected error, 130 after Ctrl-C."""
     try:
-        work()
+        with _no_interrupt_lost():
+            work()
     except (StlError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -20,3 +25,21 @@ def guarded(work: Callable[[], object], run_dir: Path) -> int:
         print(f"\nstopped; everything finished is in {run_dir}. The same command goes on from there.", file=sys.stderr)
         return 130
     return 0
+
+
+@contextmanager
+def _no_interrupt_lost() -> Iterator[None]:
+    """Python drops a KeyboardInterrupt that falls into a garbage collection's callbacks: it is sent once more."""
+    before = sys.unraisablehook
+
+    def hook(lost: Any) -> None:
+        if issubclass(lost.exc_type, KeyboardInterrupt):
+            threading.Timer(0.05, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT]).start()
+        else:
+            before(lost)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before

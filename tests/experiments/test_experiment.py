@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from experiments import game24, report
+from experiments.command import guarded
 from stl_programs import models
 from stl_programs.models.game24_script import game24_script
 from stl_programs.models.simulator import Simulator
@@ -148,3 +150,17 @@ def test_a_served_model_is_asked_in_the_format_that_is_named(tmp_path, monkeypat
     assert prompts == {"value", "moves"}
     judged = rows["V0, policy hosted_vllm/game24"]  # its policy proposes no state that is beyond the model's numbers
     assert judged["failures"] == 0 and set(judged["missing"].values()) == {0}
+
+
+def test_ctrl_c_that_falls_into_a_callback_still_ends_the_command(tmp_path, capsys):
+    class Interrupted:
+        def __del__(self):
+            raise KeyboardInterrupt  # Python ignores it here, as in the callbacks of a garbage collection
+
+    def work():
+        Interrupted()
+        time.sleep(5)
+
+    started = time.perf_counter()
+    assert guarded(work, tmp_path) == 130 and time.perf_counter() - started < 4
+    assert "The same command goes on from there" in capsys.readouterr().err
