@@ -4,10 +4,10 @@ One endpoint of 100 ms and 32 requests at once, so of 320 requests a second at t
 side asks it. In the first rows moves cost nothing: they compare searches as such. In the others every side asks for its
 moves at the same endpoint, and pays for them: it answers what a user would see.
 
-"As documented" is the code of their own pages, with their budgets; moves are asked of a language model there. Where moves
-are free, its_hub's best of 5 still fills 5 of the 32 slots, and no search on this endpoint can be ten times as fast.
-"Best mode" is what a user can make of them: 32 in flight and a large budget, with the algorithm that was fastest on
-another seed.
+"As documented" is the code of their own pages, with their budgets; moves are asked of a language model there. Where
+moves are free, its_hub's best of 5 still fills 5 of the 32 slots, and no search on this endpoint can be ten times as
+fast. "Best mode" is what a user can make of them: 32 in flight and a large budget, with the algorithm that was fastest
+on another seed.
 """
 
 from __future__ import annotations
