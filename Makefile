@@ -20,7 +20,7 @@ demo: setup
 	$(BIN)/python -m experiments.game24
 
 study: setup
-	$(BIN)/python -m experiments.study
+	$(BIN)/python -m experiments.game24.study
 
 test: setup
 	$(BIN)/python -m pytest -m "not slow and not vllm"
@@ -58,7 +58,7 @@ ui: setup
 
 # Train the embedded base model anew; about half an hour on one core.
 model: setup
-	$(BIN)/python -m experiments.pretrain_game24 --out runs/embedded-game24 $(if $(CSV),--csv $(CSV))
+	$(BIN)/python -m experiments.game24.pretrain --out runs/embedded-game24 $(if $(CSV),--csv $(CSV))
 
 clean:
 	rm -rf .venv .venv-vllm build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -14,8 +14,8 @@ import dspy
 from dspy.clients.provider import Provider, TrainingJob
 from dspy.clients.utils_finetune import TrainDataFormat, TrainingStatus
 
-from optimizers.dataset import Dataset
-from optimizers.lora import LoraSettings, train_adapter
+from optimizers.data.rows import Dataset
+from optimizers.trainers.sft import LoraSettings, train_adapter
 from stl_programs import models
 from stl_programs.errors import ModelError, StlError
 from stl_programs.models import Model, adapter_hash, base_name
@@ -67,7 +67,7 @@ class LoraProvider(Provider):
         run_dir: one folder of data and one of adapter for every training.
         settings: of the training; `train_kwargs` of a call replace single fields, and `seed`.
         weights: directory of the base weights, where the model itself is served elsewhere (`hosted_vllm/NAME`).
-        lm: the model that serves the adapter, where that is an object (`stl_programs.models.door.lm`, with an
+        lm: the model that serves the adapter, where that is an object (`stl_programs.models.doors.dspy_lm.lm`, with an
             api_base); by default the one that the model string names.
         name: what the version is called.
 
@@ -151,7 +151,7 @@ def _rebound(result: Any) -> Any:
     model = getattr(getattr(result, "engine", None), "stl_model", None)
     if model is None or model.name == result.model:
         return result
-    from stl_programs.models.door import AsyncEngine, Engine
+    from stl_programs.models.doors.dspy_lm import AsyncEngine, Engine
 
     engine = Engine(models.load(result.model), result.engine.connection)
     return result.copy(engine=engine, async_engine=AsyncEngine(engine))

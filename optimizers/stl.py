@@ -13,9 +13,9 @@ from typing import Any, Literal, Protocol
 import dspy
 from dspy.teleprompt import Teleprompter
 
-from optimizers.dataset import Dataset, Filter, build_dataset
-from optimizers.lookahead import Closed, LookaheadExample, lookahead
-from optimizers.lora import LoraSettings, train_adapter
+from optimizers.data.lookahead import Closed, LookaheadExample, lookahead
+from optimizers.data.rows import Dataset, Filter, build_dataset
+from optimizers.trainers.sft import LoraSettings, train_adapter
 from signatures import Variant, lookahead_variant
 from stl_programs import engine, models
 from stl_programs.engine import Status, TaskResult
@@ -24,8 +24,7 @@ from stl_programs.models import PROVENANCE, adapter_hash, base_name
 from stl_programs.records import Task
 from stl_programs.search import BeamSearch, SearchProgram
 from stl_programs.tree import Tree
-from stl_programs.value import Aggregate, Value
-from stl_programs.values import PerDepth
+from stl_programs.values import Aggregate, PerDepth, Value
 
 Stage = Literal["rollouts", "training"]
 
@@ -78,7 +77,7 @@ class SelfTaughtLookahead(Teleprompter):
         start: fine-tune every V(k) from the "base" model, as the paper does, or "continue" from V(k-1).
         merge: keep examples of earlier iterations, the latest label of a state winning (appendix F.4).
         others_per_top: rows below the top score for each row at it; None keeps all.
-        filters: named predicates that drop examples; see `optimizers.dataset`.
+        filters: named predicates that drop examples; see `optimizers.data.rows`.
         closed: states that no training row may be about or lead to (a strict split).
         per_depth: one adapter for the states of every depth (appendix D.3), the last one for all deeper; where states
             of one look are worth different things early and late. The compiled value is a `PerDepth`.

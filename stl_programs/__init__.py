@@ -2,10 +2,10 @@
 
 from stl_programs.engine import Budget, Status, TaskResult, run_sync, run_tasks, show_progress
 from stl_programs.environments import Environment, GameOf24
-from stl_programs.models.door import lm
-from stl_programs.models.providers import register_with_litellm
+from stl_programs.models.doors.dspy_lm import lm
+from stl_programs.models.doors.litellm_providers import register_with_litellm
 from stl_programs.models.vllm import VllmServer
-from stl_programs.policy import LegalMoves, Policy
+from stl_programs.policies import LegalMoves, Policy
 from stl_programs.search import (
     MCTS,
     BeamSearch,
@@ -16,8 +16,7 @@ from stl_programs.search import (
     SearchProgram,
 )
 from stl_programs.tree import Node, Tree
-from stl_programs.value import BaseValue, Oracle, Uniform, Value
-from stl_programs.values import PairwiseValue, PerDepth, SiblingValue
+from stl_programs.values import BaseValue, Oracle, PairwiseValue, PerDepth, SiblingValue, Uniform, Value
 
 __version__ = "0.3.1"
 

@@ -14,9 +14,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from stl_programs.engine import TaskResult
 from stl_programs.models.prices import is_open, training_price
-from stl_programs.records import plus
+from stl_programs.records import TaskResult, plus
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
+
+Information = Literal["reward-free", "reward-guided", "reward and demonstrations"]
+"""What a module may see, from least to most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,7 @@ class Sample:
 class ValueEstimate:
     """V(s): the aggregate of the draws that parsed, on the scale of the environment; None when none did.
 
-    `rationale` is that of the draw nearest the aggregate (see `stl_programs.value.aggregate`).
+    `rationale` is that of the draw nearest the aggregate (see `stl_programs.values.aggregate`).
     """
 
     score: float | None
@@ -130,3 +133,24 @@ class Usage:
 def plus(one: float | None, other: float | None) -> float | None:
     """The sum of two amounts of dollars; None where either is unknown."""
     return None if one is None or other is None else one + other
+
+
+@dataclass
+class TaskResult:
+    """The outcome of one task: an answer, or the reason why there is none. JSON-ready."""
+
+    task: str
+    seed: int = 0
+    answer: str | None = None
+    trajectory: list[str] = field(default_factory=list)
+    error: str | None = None
+    ended: str | None = None
+    """The budget that ended the search before its algorithm did; the answer is the best until then."""
+    states_expanded: int = 0
+    states_judged: int = 0
+    seconds: float = 0.0
+    usage: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By role ("policy", "value"); see `Usage`."""
+    usage_by_model: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    """By role, then by model; zeros are left out. `stl_programs.costs` sums it up."""
+    tree: dict[str, Any] | None = None

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from stl_programs import BaseValue, GameOf24
-from stl_programs.environments.game24 import solvable
+from stl_programs.environments.game24.world import solvable
 from stl_programs.records import Sample, ValueEstimate
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

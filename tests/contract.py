@@ -20,7 +20,7 @@ import pytest
 from stl_programs import models
 from stl_programs.errors import AdapterError, ModelError, TransientError
 from stl_programs.models import Completions, Model, ReplyOptions
-from stl_programs.models.weights import weights_hash
+from stl_programs.models.artifacts import weights_hash
 
 CLOSE = 1e-3
 """Natural log-probabilities may differ from the reference by this much."""

@@ -13,11 +13,13 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ["signatures", "stl_programs", "optimizers", "experiments"]
 """From the lowest to the highest: a room imports itself and those before it."""
 ONLY_IN = {
-    "peft": {"optimizers/lora.py", "stl_programs/models/merging.py", "experiments/benchmarks/training.py"},
-    "trl": {"optimizers/lora.py"},
-    "mlflow": {"experiments/tracking.py"},
-    "litellm": {"stl_programs/models/providers.py"},
-    "aiohttp": {"stl_programs/models/direct.py", "stl_programs/models/simulator.py", "stl_programs/models/service.py"},
+    "peft": {"optimizers/trainers/sft.py", "stl_programs/models/local/merging.py",
+             "experiments/benchmarks/training.py"},
+    "trl": {"optimizers/trainers/sft.py"},
+    "mlflow": {"experiments/kit/tracking.py"},
+    "litellm": {"stl_programs/models/doors/litellm_providers.py"},
+    "aiohttp": {"stl_programs/models/served/direct.py", "stl_programs/testing/simulator.py",
+                "stl_programs/testing/service.py"},
 }
 
 

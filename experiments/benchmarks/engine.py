@@ -12,16 +12,16 @@ import numpy as np
 from experiments.benchmarks.face import Row, at_least, at_most, median_and_spread
 from stl_programs import BeamSearch, Budget, GameOf24, GreedySearch, Policy, Value, run_sync, run_tasks
 from stl_programs.engine import Context, Run, enter
-from stl_programs.environments.tree_world import TreeWorld
 from stl_programs.models import close_sessions
-from stl_programs.models.calls import draw
-from stl_programs.models.direct import DirectModel
 from stl_programs.models.formats import CompactFormat, LookaheadFormat
-from stl_programs.models.remote import LiteLLMModel
-from stl_programs.models.simulator import Errors, Latency, SimulatorProcess
+from stl_programs.models.served.direct import DirectModel
+from stl_programs.models.served.remote import LiteLLMModel
+from stl_programs.predictor import draw
+from stl_programs.testing.simulator import Errors, Latency, SimulatorProcess
+from stl_programs.testing.tree_world import TreeWorld
 
 WORLD = "experiments.benchmarks.scripts:world_reply"
-GAME24 = "stl_programs.models.game24_script:game24_script"
+GAME24 = "stl_programs.testing.game24_script:game24_script"
 SEEDS = range(10)
 
 

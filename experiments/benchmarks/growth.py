@@ -33,15 +33,15 @@ import dspy
 from experiments.benchmarks.peer_searches import STEP, imported, peer
 from experiments.benchmarks.scripts import MOVES, NAMED
 from stl_programs import engine
-from stl_programs.environments.tree_world import TreeWorld
 from stl_programs.models import close_sessions
-from stl_programs.models.direct import DirectModel
 from stl_programs.models.formats import CompactFormat
-from stl_programs.models.simulator import SimulatorProcess
-from stl_programs.policy import LegalMoves, Policy
+from stl_programs.models.served.direct import DirectModel
+from stl_programs.policies import LegalMoves, Policy
 from stl_programs.records import Action, State
 from stl_programs.search.best_first import BestFirstSearch
-from stl_programs.value import Value
+from stl_programs.testing.simulator import SimulatorProcess
+from stl_programs.testing.tree_world import TreeWorld
+from stl_programs.values import Value
 
 IN_FLIGHT, LEVELS = 32, 4
 NODES = 1920

@@ -20,8 +20,8 @@ import numpy as np
 from experiments.benchmarks.face import Row, at_most, main, median_and_spread
 from stl_programs import models
 from stl_programs.models import EMBEDDED
+from stl_programs.models.artifacts import weights_hash
 from stl_programs.models.vllm import VllmServer
-from stl_programs.models.weights import weights_hash
 
 ADAPTERS = 12
 RANK = 16
@@ -48,7 +48,7 @@ def hot_load() -> Sequence[Row]:
 
 async def first_tokens(server: VllmServer, paths: Sequence[Path]) -> list[float]:
     """Seconds from each adapter's loading to its first token."""
-    from stl_programs.models.direct import DirectModel
+    from stl_programs.models.served.direct import DirectModel
 
     model, seconds = DirectModel(server.model, api_base=server.url), []
     for i, path in enumerate(paths):

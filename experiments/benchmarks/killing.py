@@ -15,8 +15,8 @@ from typing import Any
 from experiments.benchmarks.face import Row, at_most
 from stl_programs import GameOf24, GreedySearch, Policy, TaskResult, Value, run_sync, run_tasks
 from stl_programs.engine import read_journal
-from stl_programs.models.direct import DirectModel
-from stl_programs.models.simulator import Latency, SimulatorProcess
+from stl_programs.models.served.direct import DirectModel
+from stl_programs.testing.simulator import Latency, SimulatorProcess
 
 TASKS, KILLS = 64, 30
 
@@ -31,7 +31,7 @@ def run(url: str, journal: Path) -> list[TaskResult]:
 
 def kill_and_resume() -> list[Row]:
     """kill -9 at 30 random moments of a 64-task run, resumed each time."""
-    reply, latency = "stl_programs.models.game24_script:game24_script", Latency(0.05)
+    reply, latency = "stl_programs.testing.game24_script:game24_script", Latency(0.05)
     with tempfile.TemporaryDirectory() as folder, SimulatorProcess(reply, ["sim"], latency=latency) as server:
         whole = run(server.url, Path(folder) / "whole.jsonl")
         server.reset()

@@ -39,12 +39,12 @@ from signatures.game24 import EstimateNumbers
 from stl_programs import GameOf24, Value, run_sync
 from stl_programs.engine import Context, Run, enter
 from stl_programs.models import PROVENANCE, load
+from stl_programs.models.artifacts import weights_hash
 from stl_programs.models.base import Messages
-from stl_programs.models.calls import draw
-from stl_programs.models.door import lm
+from stl_programs.models.doors.dspy_lm import lm
 from stl_programs.models.formats import CompactFormat, LookaheadFormat
-from stl_programs.models.in_process import InProcessModel
-from stl_programs.models.weights import weights_hash
+from stl_programs.models.local.in_process import InProcessModel
+from stl_programs.predictor import draw
 
 REPEATS = 10
 REQUESTS = 512

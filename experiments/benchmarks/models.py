@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import sys
 
-from experiments.benchmarks import costs, hot_load, local, training
+from experiments.benchmarks import bills, hot_load, local, training
 from experiments.benchmarks.face import main
 
 BENCHMARKS = {
     "local-engine": local.one_adapter, "local-engine-4-adapters": local.four_adapters,
     "embedded-overhead": local.embedded_overhead, "lora-training": training.lora_training,
-    "hot-load": hot_load.hot_load, "ledger": costs.ledger}
+    "hot-load": hot_load.hot_load, "ledger": bills.ledger}
 
 if __name__ == "__main__":
     sys.exit(main(BENCHMARKS))

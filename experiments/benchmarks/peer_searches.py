@@ -10,9 +10,9 @@ from functools import partial
 from itertools import product
 from typing import Any
 
-from stl_programs.environments.tree_world import Calls, TreeWorld, WorldValue
 from stl_programs.errors import BudgetSpent, StlError
 from stl_programs.records import Action, State, Task
+from stl_programs.testing.tree_world import Calls, TreeWorld, WorldValue
 
 INSTALL = "{} is not installed: pip install 'stl-programs[benchmarks]'"
 IDLE = 50

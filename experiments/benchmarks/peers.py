@@ -36,8 +36,8 @@ from experiments.benchmarks.growth import (
     treequest_modes,
 )
 from experiments.benchmarks.scripts import NAMED
-from experiments.intervals import paired_difference
-from stl_programs.models.simulator import Latency, SimulatorProcess
+from experiments.kit.statistics import paired_difference
+from stl_programs.testing.simulator import Latency, SimulatorProcess
 
 REPLY = "experiments.benchmarks.scripts:world_reply"
 SECONDS = 0.1

@@ -28,9 +28,8 @@ import numpy as np
 
 from experiments.benchmarks.face import Row, median_and_spread
 from experiments.benchmarks.peer_searches import PEERS
-from experiments.intervals import paired_difference
+from experiments.kit.statistics import paired_difference
 from stl_programs import engine
-from stl_programs.environments.tree_world import Calls, TreeWorld, WorldPolicy, WorldValue, uniform
 from stl_programs.errors import StlError
 from stl_programs.records import State, Task
 from stl_programs.search import BeamSearch
@@ -39,6 +38,7 @@ from stl_programs.search.best_first import BestFirstSearch
 from stl_programs.search.lite_search import LiteSearch
 from stl_programs.search.mcts import MCTS, Backup
 from stl_programs.search.partial_expansion import PartialExpansionSearch
+from stl_programs.testing.tree_world import Calls, TreeWorld, WorldPolicy, WorldValue, uniform
 from stl_programs.tree import Node, Tree
 
 TUNING, SCORED = range(1000, 1060), range(7000, 7400)

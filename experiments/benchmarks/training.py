@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from experiments.benchmarks.face import Row, at_least, main, median_and_spread
-from optimizers.dataset import Dataset
-from optimizers.lora import TARGETS, LoraSettings, lora_trainer
+from optimizers.data.rows import Dataset
+from optimizers.trainers.sft import TARGETS, LoraSettings, lora_trainer
 from stl_programs.models import EMBEDDED
 
 SETTINGS = LoraSettings(epochs=11, batch_size=8, learning_rate=1e-3)

@@ -18,7 +18,7 @@ from signatures import EstimateValue, Lookahead, NumberScale, ProposeActions
 from stl_programs import MCTS, BaseValue, Environment, LegalMoves, run_sync
 from stl_programs.records import Action, State, Task, Transition, ValueEstimate
 from stl_programs.tree import Found
-from stl_programs.value import Judged
+from stl_programs.values import Judged
 
 
 class Bare(Environment):

@@ -17,14 +17,14 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from stl_programs.engine.budget import Cost
 from stl_programs.errors import JournalError
 from stl_programs.models.base import Completions
-from stl_programs.records import Usage
+from stl_programs.records import TaskResult, Usage
 
 FORMAT = 3
 READABLE = (2, 3)
@@ -38,27 +38,6 @@ class Caller(NamedTuple):
     task: str
     role: str
     model: str
-
-
-@dataclass
-class TaskResult:
-    """The outcome of one task: an answer, or the reason why there is none. JSON-ready."""
-
-    task: str
-    seed: int = 0
-    answer: str | None = None
-    trajectory: list[str] = field(default_factory=list)
-    error: str | None = None
-    ended: str | None = None
-    """The budget that ended the search before its algorithm did; the answer is the best until then."""
-    states_expanded: int = 0
-    states_judged: int = 0
-    seconds: float = 0.0
-    usage: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """By role ("policy", "value"); see `records.Usage`."""
-    usage_by_model: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
-    """By role, then by model; zeros are left out. `stl_programs.costs` sums it up."""
-    tree: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ from typing import Any, Protocol, TypeVar
 from stl_programs import models
 from stl_programs.engine.budget import Budget, Ledger
 from stl_programs.engine.context import Context, Run, enter
-from stl_programs.engine.journal import Journal, Recording, TaskResult, read_journal
+from stl_programs.engine.journal import Journal, Recording, read_journal
 from stl_programs.engine.status import Status
 from stl_programs.environments.base import Environment, sealed_reward
 from stl_programs.errors import ModelError, StlError
 from stl_programs.models import Model
-from stl_programs.records import Task, Usage
+from stl_programs.records import Task, TaskResult, Usage
 from stl_programs.tree import Found
 
 T = TypeVar("T")

@@ -16,11 +16,10 @@ from stl_programs.environments.base import Environment
 from stl_programs.errors import AdapterError, BudgetSpent, ModelError, StlError
 from stl_programs.models import Model
 from stl_programs.models.formats import choose_format
-from stl_programs.policy import LegalMoves, Policy, Proposal
-from stl_programs.records import Task, ValueEstimate
+from stl_programs.policies import LegalMoves, Policy, Proposal
+from stl_programs.records import Information, Task, ValueEstimate
 from stl_programs.tree import Found, Node, Tree
-from stl_programs.value import BaseValue, Information, Oracle, Uniform, Value
-from stl_programs.values import PairwiseValue, PerDepth, SiblingValue
+from stl_programs.values import BaseValue, Oracle, PairwiseValue, PerDepth, SiblingValue, Uniform, Value
 
 
 class SearchProgram(dspy.Module):
@@ -189,7 +188,7 @@ class SearchProgram(dspy.Module):
 
     def save(self, path: str | Path, *_: Any, **__: Any) -> None:  # type: ignore[override]
         """Write the program as JSON; adapters are copied into a folder beside it and named by their hash."""
-        from stl_programs.adapters import export_adapter
+        from stl_programs.models.registry import export_adapter
 
         path = Path(path)
         state = self.dump_state()
@@ -203,7 +202,7 @@ class SearchProgram(dspy.Module):
 
         Raises AdapterError where the adapter is gone, was changed, or belongs to another base or signature.
         """
-        from stl_programs.adapters import import_adapter
+        from stl_programs.models.registry import import_adapter
 
         path = Path(path)
         state = json.loads(path.read_text(encoding="utf-8"))

@@ -10,7 +10,7 @@ from stl_programs import engine
 from stl_programs.environments.base import Environment
 from stl_programs.search.base import SearchProgram, distinct
 from stl_programs.tree import Tree
-from stl_programs.value import BaseValue
+from stl_programs.values import BaseValue
 
 
 class BeamSearch(SearchProgram):

@@ -12,7 +12,7 @@ from stl_programs.environments.base import Environment
 from stl_programs.search.base import SearchProgram, worth
 from stl_programs.search.best_first import best_judged
 from stl_programs.tree import Node, Tree
-from stl_programs.value import BaseValue
+from stl_programs.values import BaseValue
 
 
 class LiteSearch(SearchProgram):

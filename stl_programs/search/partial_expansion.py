@@ -10,11 +10,11 @@ import dspy
 
 from stl_programs import engine
 from stl_programs.environments.base import Environment
-from stl_programs.policy import Proposal
+from stl_programs.policies import Proposal
 from stl_programs.search.base import SearchProgram, worth
 from stl_programs.search.best_first import best_judged
 from stl_programs.tree import Node, Tree
-from stl_programs.value import BaseValue
+from stl_programs.values import BaseValue
 
 
 class PartialExpansionSearch(SearchProgram):

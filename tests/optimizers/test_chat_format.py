@@ -9,9 +9,9 @@ import pytest
 from optimizers import LoraSettings, SelfTaughtLookahead
 from stl_programs import BeamSearch, LegalMoves, Policy, Uniform, Value, models
 from stl_programs.errors import AdapterError
-from stl_programs.models.game24_script import game24_script
-from stl_programs.models.remote import open_remote
-from stl_programs.models.simulator import Simulator
+from stl_programs.models.served.remote import open_remote
+from stl_programs.testing.game24_script import game24_script
+from stl_programs.testing.simulator import Simulator
 
 SMALL = LoraSettings(epochs=1, learning_rate=1e-3, batch_size=8, max_length=2048)
 

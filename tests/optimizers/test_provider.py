@@ -15,11 +15,11 @@ from dspy.clients.utils_finetune import TrainDataFormat, TrainingStatus
 from optimizers import LoraSettings
 from optimizers.provider import LoraProvider, chat_dataset
 from stl_programs import BeamSearch, LegalMoves, Uniform, Value, models
-from stl_programs.environments.game24 import parse_numbers, solvable
+from stl_programs.environments.game24.world import parse_numbers, solvable
 from stl_programs.errors import AdapterError, ModelError, StlError
-from stl_programs.models import door
+from stl_programs.models.doors import dspy_lm as door
 from stl_programs.models.formats import CompactFormat
-from stl_programs.models.simulator import Simulator
+from stl_programs.testing.simulator import Simulator
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS = models.EMBEDDED / "game24"

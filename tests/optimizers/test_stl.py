@@ -8,9 +8,9 @@ import shutil
 import pytest
 
 from optimizers import LoraSettings, SelfTaughtLookahead
-from optimizers.dataset import build_dataset
-from optimizers.lookahead import LookaheadExample
-from optimizers.lora import train_adapter
+from optimizers.data.lookahead import LookaheadExample
+from optimizers.data.rows import build_dataset
+from optimizers.trainers.sft import train_adapter
 from signatures.game24 import SCALE, LookaheadNumbers
 from stl_programs import BeamSearch, LegalMoves, Oracle, Uniform, Value, models
 from stl_programs.errors import AdapterError, ModelError, StlError

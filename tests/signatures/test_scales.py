@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from signatures import NumberScale, lookahead_variant, lookahead_variant_of, signature_version
-from signatures.core import EstimateValue, Lookahead
 from signatures.game24 import SCALE, EstimateNumbers, LookaheadNumbers
+from signatures.general import EstimateValue, Lookahead
 
 
 def test_labels_and_their_worth():

@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.benchmarks.costs import PRICES, compare, reply
+from experiments.benchmarks.bills import PRICES, compare, reply
 from stl_programs import BeamSearch, Budget, GreedySearch, LegalMoves, Policy, Value, run_sync, run_tasks
 from stl_programs.costs import Bill, bills_of, lines, markdown, table, total, training_bill
 from stl_programs.engine import Context, Run, context, enter, read_journal
 from stl_programs.engine.budget import cost_of
 from stl_programs.errors import BudgetSpent, JournalError, ModelError, StlError, TransientError
 from stl_programs.models.base import Prices
-from stl_programs.models.game24_script import game24_script
 from stl_programs.models.prices import is_open, own_price, training_price
-from stl_programs.models.scripted import ScriptedModel
-from stl_programs.models.simulator import Errors, Latency, Simulator
+from stl_programs.testing.game24_script import game24_script
+from stl_programs.testing.scripted import ScriptedModel
+from stl_programs.testing.simulator import Errors, Latency, Simulator
 
 CHEAP, DEAR = Prices(1e-6, 1e-7, 2e-6), Prices(5e-6, 5e-7, 1e-5)
 

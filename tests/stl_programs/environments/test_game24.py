@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from stl_programs import GameOf24
 from stl_programs.environments import sealed_reward
-from stl_programs.environments.arithmetic import evaluate
-from stl_programs.environments.game24 import (
+from stl_programs.environments.game24.arithmetic import evaluate
+from stl_programs.environments.game24.world import (
     SPLIT_SIZES,
     all_puzzles,
     calculator_check,

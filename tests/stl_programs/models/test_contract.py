@@ -6,7 +6,7 @@ import dspy
 import pytest
 
 from stl_programs import models
-from stl_programs.models.simulator import Simulator
+from stl_programs.testing.simulator import Simulator
 from tests import contract
 
 

@@ -15,12 +15,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from signatures.game24 import EstimateNumbers, ProposeMoves
 from stl_programs import BeamSearch, LegalMoves, Policy, Value, models
 from stl_programs.engine import run_sync
-from stl_programs.environments.game24 import calculator_check
+from stl_programs.environments.game24.world import calculator_check
 from stl_programs.errors import AdapterError, ModelError, OutOfRange
-from stl_programs.models.game24_script import game24_script
-from stl_programs.models.in_process import InProcessModel
-from stl_programs.models.remote import open_remote
-from stl_programs.models.simulator import Simulator
+from stl_programs.models.local.in_process import InProcessModel
+from stl_programs.models.served.remote import open_remote
+from stl_programs.testing.game24_script import game24_script
+from stl_programs.testing.simulator import Simulator
 
 EMBEDDED = models.EMBEDDED / "game24"
 
@@ -108,7 +108,7 @@ def test_the_embedded_model_is_a_policy_too(env):
 def test_models_that_cannot_work_fail_before_any_work(name, why, monkeypatch):
     for variable in ("OPENAI_API_KEY", "HOSTED_VLLM_API_BASE"):
         monkeypatch.delenv(variable, raising=False)
-    models._bases.pop(name, None)
+    models.registry._bases.pop(name, None)
     with pytest.raises((ModelError, AdapterError), match=why):
         models.load(name).check()
 

@@ -23,8 +23,8 @@ from stl_programs import (
     Value,
     run_sync,
 )
-from stl_programs.models.game24_script import game24_script
-from stl_programs.models.scripted import ScriptedModel
+from stl_programs.testing.game24_script import game24_script
+from stl_programs.testing.scripted import ScriptedModel
 from tests.conftest import ScriptedValue
 
 

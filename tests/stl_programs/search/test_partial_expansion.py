@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stl_programs import Budget, LegalMoves, PartialExpansionSearch, Uniform, Value, run_sync
-from stl_programs.environments.tree_world import Calls, TreeWorld, WorldPolicy, WorldValue
+from stl_programs.testing.tree_world import Calls, TreeWorld, WorldPolicy, WorldValue
 from tests.conftest import ScriptedValue
 
 

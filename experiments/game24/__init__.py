@@ -1,0 +1,1 @@
+"""Self-Taught Lookahead on Game of 24."""

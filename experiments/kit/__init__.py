@@ -1,0 +1,1 @@
+"""What every experiment uses: evaluation, statistics, report, tracking, progress, commands."""

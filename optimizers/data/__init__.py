@@ -1,0 +1,1 @@
+"""From search trees to training rows."""

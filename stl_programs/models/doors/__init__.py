@@ -1,0 +1,1 @@
+"""Our models for others: as dspy LMs, and as LiteLLM providers."""

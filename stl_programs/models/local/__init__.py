@@ -1,0 +1,1 @@
+"""A model directory, run in this process."""

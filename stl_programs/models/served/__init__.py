@@ -1,0 +1,1 @@
+"""Models behind a network: OpenAI-compatible servers, LiteLLM, any dspy LM, pools of servers."""

@@ -1,0 +1,48 @@
+"""One event loop in a thread of its own, for calls from outside a run: its connections outlive the caller's loop."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from stl_programs.models.registry import close_sessions
+
+T = TypeVar("T")
+_loop: asyncio.AbstractEventLoop | None = None
+_starting = threading.Lock()
+
+
+def wait_for(work: Coroutine[Any, Any, T]) -> T:
+    """Run `work` on the background loop; block until it returns or raises."""
+    future = _begin(work)
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()
+        raise
+
+
+async def awaited(work: Coroutine[Any, Any, T]) -> T:
+    """Run `work` on the background loop, without blocking this one."""
+    return await asyncio.wrap_future(_begin(work))
+
+
+def _begin(work: Coroutine[Any, Any, T]) -> Future[T]:
+    global _loop
+    with _starting:
+        if _loop is None:
+            _loop = asyncio.new_event_loop()
+            threading.Thread(target=_loop.run_forever, name="models", daemon=True).start()
+            atexit.register(_close, _loop)
+    return asyncio.run_coroutine_threadsafe(work, _loop)
+
+
+def _close(loop: asyncio.AbstractEventLoop) -> None:
+    with suppress(TimeoutError):
+        asyncio.run_coroutine_threadsafe(close_sessions(), loop).result(timeout=5)
+    loop.call_soon_threadsafe(loop.stop)

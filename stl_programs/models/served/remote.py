@@ -1,0 +1,310 @@
+"""Models behind a network: what they share, those that only LiteLLM speaks to, and any other dspy LM object."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import dspy
+
+from stl_programs.errors import AdapterError, ModelError, TransientError
+from stl_programs.models.base import PLAIN, Completions, Messages, Prices, ReplyOptions
+from stl_programs.models.doors.litellm_providers import litellm_with_ours
+from stl_programs.models.formats import LookaheadFormat
+from stl_programs.models.prices import own_price
+from stl_programs.models.served.pools import Pool
+from stl_programs.models.served.urls import wait, without_secrets
+
+TIMEOUT_SECONDS = 600.0
+SEED_MASK = 0x7FFFFFFF
+"""Seeds travel as 31 bits: some servers take no more."""
+TRANSIENT = frozenset({408, 409, 425, 429})
+"""Statuses that may pass when sent again; so may every 5xx."""
+_CONNECTION = ("api_base", "api_key", "api_version", "timeout")
+
+
+def open_remote(name: str, **options: Any) -> RemoteModel:
+    """The model behind a LiteLLM string: over plain HTTP where its server speaks OpenAI's protocol, else by LiteLLM.
+
+    Args:
+        options: api_base, api_key, timeout (seconds), and further fields of every request.
+    """
+    if name.startswith(("hosted_vllm/", "openai/")):
+        from stl_programs.models.served.direct import DirectModel
+
+        return DirectModel(name, **options)
+    return LiteLLMModel(name, **options)
+
+
+def handles(lm: dspy.BaseLM) -> bool:
+    """Whether an LM object is but a LiteLLM string with connection options, or came out of this package's door."""
+    return isinstance(lm, dspy.LM) and (isinstance(lm.engine, str) or hasattr(lm.engine, "stl_model"))
+
+
+def from_lm(lm: dspy.BaseLM) -> Any:
+    """The Model that such an LM object stands for."""
+    if not isinstance(lm.engine, str):
+        return lm.engine.stl_model
+    options = {key: lm.kwargs[key] for key in _CONNECTION if lm.kwargs.get(key) is not None}
+    if lm.kwargs.get("base_url") is not None:
+        options.setdefault("api_base", lm.kwargs["base_url"])
+    if lm.model.startswith(("hosted_vllm/", "openai/")):
+        options.pop("api_version", None)
+    return open_remote(lm.model, **options)
+
+
+class RemoteModel:
+    """What models behind a network share; `complete` is its children's.
+
+    Args:
+        name: like "openai/gpt-4o".
+        api_base: URL of the server, several with commas between them; None for the provider's own.
+        timeout: seconds for one request.
+        extra: further fields of every request, like top_p.
+    """
+
+    def __init__(self, name: str, *, api_base: str | None = None, api_key: str | None = None,
+                 timeout: float = TIMEOUT_SECONDS, **extra: Any):
+        self.name = name
+        self.prompt_format: dspy.Adapter = LookaheadFormat()
+        if name.startswith("hosted_vllm/"):
+            api_base = api_base or os.environ.get("HOSTED_VLLM_API_BASE")
+            api_key = api_key or os.environ.get("HOSTED_VLLM_API_KEY", "none")
+        self.api_base, self.timeout, self.extra = api_base, timeout, extra
+        self.pool = Pool(api_base, api_key) if api_base else None
+        self.endpoint: str | None = self.pool.endpoint if self.pool else name.partition("/")[0]
+        self._api_key = api_key
+        self._prices: Prices | None = None
+        self._priced_by = 0
+
+    async def complete(self, messages: Messages, seeds: Sequence[int], *, temperature: float, max_tokens: int,
+                       adapter: str | None = None, options: ReplyOptions = PLAIN) -> Completions:
+        raise NotImplementedError
+
+    def prices(self) -> Prices | None:
+        """What the user's price file says, else LiteLLM's table (`litellm.register_model` included)."""
+        if (own := own_price(self.name)) is not None:
+            return own
+        litellm = litellm_with_ours()
+        if self._prices is None and self._priced_by != len(litellm.model_cost):
+            self._priced_by = len(litellm.model_cost)
+            try:
+                row = litellm.get_model_info(self.name)
+            except litellm.exceptions.ModelNotMappedError:
+                return None
+            prompt, completion = row.get("input_cost_per_token"), row.get("output_cost_per_token")
+            if prompt is not None and completion is not None:
+                cached = row.get("cache_read_input_token_cost")
+                self._prices = Prices(prompt, prompt if cached is None else cached, completion)
+        return self._prices
+
+    def check(self, max_tokens: int = 0) -> None:
+        """Raises ModelError, before any work, for a missing key, and for every server that does not serve the model.
+
+        A run should begin with all of its servers, though it survives the loss of some.
+        """
+        litellm = litellm_with_ours()
+        if self.name.startswith("hosted_vllm/") and not self.api_base:
+            raise self.no_server()
+        try:
+            litellm.get_llm_provider(self.name)
+        except Exception as error:
+            raise ModelError(f"LiteLLM knows no provider for {self.name!r}; write PROVIDER/MODEL, like openai/gpt-4o "
+                             "(https://docs.litellm.ai/docs/providers)") from error
+        if not self._api_key and not self._may_lack_key():
+            missing = litellm.validate_environment(self.name)["missing_keys"]
+            if missing:
+                raise ModelError(f"{self.name}: set the environment variable {' and '.join(missing)}")
+        troubles = self.pool.troubles(self.name.partition("/")[2], max_tokens) if self.api_base and self.pool else []
+        if self.pool and troubles:
+            of = len(self.pool.servers)
+            some = f"{len(troubles)} of {of} servers cannot be used: " if of > 1 else ""
+            raise ModelError(f"{self.name}: {some}{'; '.join(troubles)}")
+
+    def no_server(self) -> ModelError:
+        return ModelError(f"{self.name}: no server; set HOSTED_VLLM_API_BASE to its URL, like http://127.0.0.1:8000/v1")
+
+    def _may_lack_key(self) -> bool:
+        return False
+
+    def takes(self, field: str) -> bool:
+        """Whether a request may have this field of OpenAI's; what a server refuses is known when it refuses."""
+        return True
+
+    def without_key(self, text: str) -> str:
+        """The first line of a server's words, at most 300 characters, without key or password should it echo them."""
+        return self.pool.clean(text) if self.pool else without_secrets(text, [self._api_key])
+
+    def weights(self) -> Path | None:
+        return None
+
+    def load_adapter(self, name: str, path: Path) -> None:
+        """Load at run time through vLLM's `/v1/load_lora_adapter`; every server must see the same file system.
+
+        Raises AdapterError for a directory that holds no adapter, for one that was trained on other weights than the
+        server names as its base (where those lie on this disk), for a directory whose weights have changed since a
+        server read it, and for what the server refuses.
+        """
+        if not self.api_base or not self.pool:
+            raise AdapterError(f"{self.name} takes no adapters: only a vLLM server that you run does "
+                               "(hosted_vllm/NAME)")
+        self.pool.load_adapter(name.partition("/")[2], path, self.name.partition("/")[2])
+
+    def unload_adapter(self, name: str) -> None:
+        """Unload through vLLM's `/v1/unload_lora_adapter`. Raises AdapterError where no server serves it."""
+        if not self.api_base or not self.pool:
+            raise AdapterError(f"{self.name} serves no adapter {name}")
+        self.pool.unload_adapter(name.partition("/")[2])
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RemoteModel:
+        return self
+
+
+class LiteLLMModel(RemoteModel):
+    """Any provider that LiteLLM knows, at one URL.
+
+    A provider that does not take n answers with one draw, and is asked again; one that does not take a seed gets none,
+    and its draws do not repeat. What `options` ask for is never dropped: it is a ModelError before anything is sent.
+    """
+
+    def __init__(self, name: str, **options: Any):
+        super().__init__(name, **options)
+        if self.pool and len(self.pool.servers) > 1:
+            raise ModelError(f"{name}: LiteLLM takes one base URL; only hosted_vllm/NAME and openai/NAME take several")
+
+    async def complete(self, messages: Messages, seeds: Sequence[int], *, temperature: float, max_tokens: int,
+                       adapter: str | None = None, options: ReplyOptions = PLAIN) -> Completions:
+        litellm = litellm_with_ours()
+        litellm.suppress_debug_info = True
+        name = adapter or self.name
+        wanted = asked_for(options)
+        if missing := [field for field in wanted if not self.takes(field)]:
+            raise ModelError(f"{self.name}: LiteLLM passes no {' and no '.join(missing)} to this provider; ask for "
+                             "plain text, or name another model")
+        fields = {"n": len(seeds), "seed": seeds[0] & SEED_MASK, "temperature": temperature, "max_tokens": max_tokens,
+                  "api_base": self.api_base, "api_key": self._api_key, "timeout": self.timeout, **wanted, **self.extra}
+        try:
+            reply = await litellm.acompletion(
+                model=name, messages=messages, drop_params=True, num_retries=0, max_retries=0,
+                **{key: value for key, value in fields.items() if value is not None})
+        except Exception as error:  # litellm raises many kinds; each one fails this request, with its first line
+            raise self._failure(name, error) from None
+        if not reply.choices:
+            raise TransientError(f"{name}: the reply has no choices", maybe_paid=True)
+        choices = reply.choices[:len(seeds)]
+        details = getattr(reply.usage, "prompt_tokens_details", None)
+        try:
+            scored = [read_logprobs(plain(getattr(choice, "logprobs", None)), choice.message.content)
+                      for choice in choices] if options.logprobs else None
+        except ValueError as error:
+            raise ModelError(f"{name}: {error}") from None
+        return Completions([choice.message.content for choice in choices],
+                           reply.usage.prompt_tokens, reply.usage.completion_tokens,
+                           getattr(details, "cached_tokens", None) or 0, logprobs=scored)
+
+    def takes(self, field: str) -> bool:
+        return field in (litellm_with_ours().get_supported_openai_params(self.name) or ())
+
+    def _failure(self, name: str, error: Exception) -> ModelError:
+        """Transient or not, by litellm's status; maybe paid unless the server refused, or was never reached."""
+        import httpx
+
+        litellm = litellm_with_ours()
+        text = f"{name}: {type(error).__name__}: {self.without_key(str(error))}"
+        causes, status = list(_causes(error)), getattr(error, "status_code", None)
+        cut = any(isinstance(cause, json.JSONDecodeError) for cause in causes)
+        lost = isinstance(error, (litellm.exceptions.Timeout, litellm.exceptions.APIConnectionError))
+        passing = status in TRANSIENT or (isinstance(status, int) and status >= 500)
+        if not (lost or passing or (cut and status == 200)):
+            return ModelError(text)
+        unsent = any(isinstance(cause, (httpx.ConnectError, httpx.ConnectTimeout)) for cause in causes)
+        broken = any(isinstance(cause, httpx.TransportError) for cause in causes)
+        headers = getattr(error, "litellm_response_headers", None) or {}
+        return TransientError(text, retry_after=wait(headers.get("retry-after")) or None,
+                              maybe_paid=(lost or broken or cut) and not unsent)
+
+
+class DspyModel:
+    """Any other dspy LM object (DummyLM, an LM with its own engine), one request a draw, text only.
+
+    Tokens are what the object reports to dspy's usage tracker, which may be none.
+    """
+
+    def __init__(self, lm: dspy.BaseLM):
+        self.lm, self.name = lm, lm.model
+        self.endpoint: str | None = lm.model
+        self.prompt_format: dspy.Adapter = LookaheadFormat()
+
+    def prices(self) -> Prices | None:
+        return None
+
+    def check(self, max_tokens: int = 0) -> None:
+        """Nothing to check: the object is there."""
+
+    def weights(self) -> Path | None:
+        return None
+
+    def load_adapter(self, name: str, path: Path) -> None:
+        raise AdapterError(f"{self.name} takes no adapters; name the model by its LiteLLM string")
+
+    def unload_adapter(self, name: str) -> None:
+        raise AdapterError(f"{self.name} serves no adapter {name}")
+
+    async def complete(self, messages: Messages, seeds: Sequence[int], *, temperature: float, max_tokens: int,
+                       adapter: str | None = None, options: ReplyOptions = PLAIN) -> Completions:
+        if wanted := asked_for(options):
+            raise ModelError(f"{self.name}: a dspy LM object gives no {' and no '.join(wanted)} here; name the model "
+                             "by its LiteLLM string, or open it with stl_programs.lm")
+        texts: list[str | None] = []
+        with dspy.track_usage() as tracker:
+            for seed in seeds:
+                draw = {"rollout_id": seed} if isinstance(self.lm, dspy.LM) else {}  # else its cache repeats one draw
+                outputs = await self.lm.acall(messages=messages, temperature=temperature, max_tokens=max_tokens, **draw)
+                output = outputs[0] if outputs else None
+                texts.append(output.get("text") if isinstance(output, dict) else output)
+        entries = [entry for entries in tracker.usage_data.values() for entry in entries]
+        prompt, completion = (sum(entry.get(name) or 0 for entry in entries)
+                              for name in ("prompt_tokens", "completion_tokens"))
+        return Completions(texts, prompt, completion)
+
+
+def asked_for(options: ReplyOptions) -> dict[str, Any]:
+    """`options` as fields of a chat completion request; none for plain text.
+
+    A schema that any object fits travels as OpenAI's older "json_object".
+    """
+    fields: dict[str, Any] = {}
+    if options.stop:
+        fields["stop"] = list(options.stop)
+    if options.logprobs:
+        fields["logprobs"] = True
+    if options.schema == {"type": "object"}:
+        fields["response_format"] = {"type": "json_object"}
+    elif options.schema is not None:
+        fields["response_format"] = {"type": "json_schema", "json_schema": {
+            "name": "reply", "schema": options.schema, "strict": True}}
+    return fields
+
+
+def read_logprobs(found: Any, text: str | None) -> list[tuple[str, float]]:
+    """The tokens of one choice's `logprobs`. Raises ValueError where they were left out."""
+    try:
+        return [(str(row["token"]), float(row["logprob"])) for row in found["content"]]
+    except (KeyError, TypeError, ValueError):
+        if not text:
+            return []
+        raise ValueError("the reply has no log-probabilities, though they were asked for") from None
+
+
+def plain(record: Any) -> Any:
+    """A pydantic record of LiteLLM's as dicts and lists."""
+    return record.model_dump() if hasattr(record, "model_dump") else record
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

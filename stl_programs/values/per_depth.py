@@ -1,0 +1,38 @@
+"""One value per depth (paper, appendix D.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, get_args
+
+from stl_programs.environments.base import Environment
+from stl_programs.records import Information, State, Task
+from stl_programs.values.base import BaseValue, Judged
+
+
+class PerDepth(BaseValue):
+    """One value per depth, as the paper tunes them: the first judges states one step in, the last all deeper ones.
+
+    Example:
+        >>> PerDepth([Value(env.value_signature, name) for name in ("local/v-d1", "local/v-d2")])
+    """
+
+    def __init__(self, values: Sequence[BaseValue]):
+        super().__init__()
+        if not values:
+            raise ValueError("PerDepth needs at least one value")
+        self.values = list(values)
+
+    @property
+    def information(self) -> Information:  # type: ignore[override]
+        return max((value.information for value in self.values), key=get_args(Information).index)
+
+    async def judge(self, environment: Environment, task: Task, states: Sequence[State]) -> list[Judged]:
+        """Siblings share a depth, and so a value."""
+        depths = {max(len(state.history), 1) for state in states}
+        if len(depths) > 1:
+            return [judged for state in states for judged in await self.judge(environment, task, [state])]
+        return await self.values[min(*depths, len(self.values)) - 1].judge(environment, task, states) if states else []
+
+    def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
+        return {"kind": "PerDepth", "values": [value.dump_state() for value in self.values]}
