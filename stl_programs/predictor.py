@@ -1,69 +1,294 @@
-"""One predictor call with n isolated draws: the only place that touches dspy's adapters and trace."""
+"""Asking a model through a signature: the one place where a question becomes messages, and replies become fields."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Self, get_origin
 
 import dspy
 from dspy.utils.exceptions import AdapterParseError
 
+from signatures import signature_version
+from signatures.saving import signature_from, signature_state
 from stl_programs import engine
+from stl_programs.citizen import observe
 from stl_programs.engine import Budget
-from stl_programs.errors import ModelError, OutOfRange
-from stl_programs.models import Model, load
-from stl_programs.models.formats import choose_format
-from stl_programs.models.formats import format_name as name_of_format
+from stl_programs.errors import ModelError, OutOfRange, StlError
+from stl_programs.models import Model, load, string_of
+from stl_programs.models.base import PLAIN, ReplyOptions, Request
+from stl_programs.models.doors.dspy_lm import as_dspy
+from stl_programs.models.formats import choose_format, format_name, known_format
+from stl_programs.models.registry import adapter_record, base_name, restore_adapter
 from stl_programs.records import Usage
+from stl_programs.situations import Situation
+
+TEMPERATURE, MAX_TOKENS = 1.0, 512
+"""Where neither a predictor nor its dspy LM says otherwise."""
 
 
 @dataclass(frozen=True)
 class Draw:
-    """One draw: the parsed fields, or why there are none."""
+    """One draw: the parsed fields, or why there are none; the text that the model wrote, and how it ended.
+
+    `logprob` is the natural log-probability of the whole draw, where it was asked for; `thoughts` what a reasoning
+    model thought beforehand.
+    """
 
     fields: dict[str, Any] | None
     missing: str | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+    thoughts: str | None = None
+    logprob: float | None = None
 
 
-async def draw(role: str, model: Model, predict: dspy.Predict, inputs: dict[str, Any], seeds: Sequence[int], *,
-               temperature: float, max_tokens: int, format_name: str | None = None, module: object = None,
-               budget: Budget | None = None, about: Any = None) -> list[Draw]:
-    """One draw per seed, in one request where the provider takes n. A draw that does not parse is missing and spoils
-    no other.
+class Predictor(dspy.Predict):
+    """A signature, the model that is asked, and how. dspy's optimizers, saving and settings see a dspy.Predict.
 
-    What it cost is billed to `role` and to the state key `about`. `format_name` None: the model's own.
+    Args:
+        lm: a LiteLLM string, a dspy LM or a Model; None uses dspy.settings.lm.
+        role: whose calls they are, in bills.
+        samples: draws of one question; each is parsed by itself.
+        temperature, max_tokens: of a draw; None for what a dspy LM was given, else 1.0 and 512.
+        format: how the model is asked ("chat", "compact", "lookahead"); None for the model's own.
+        logprobs: also ask for the log-probability of every draw.
+        budget: of this predictor over a run.
 
-    Raises ModelError when the model cannot be reached, BudgetSpent where a budget does not cover the call.
+    Example:
+        >>> [draw] = await Predictor(env.value_signature, "openai/gpt-4o").draw({"state": "4 6"}, seeds=[0])
     """
-    current, format_ = engine.context(), choose_format(format_name, model)
-    messages = format_.format(predict.signature, predict.demos, inputs)
-    try:
-        texts = await engine.complete(current, role, model, messages, seeds, temperature=temperature,
-                                      max_tokens=max_tokens, module=module, budget=budget, about=about)
-    except OutOfRange as error:
-        current.bill(role, Usage(out_of_range=1))
-        return [Draw(None, str(error))] * len(seeds)
-    draws = [_parse(format_, predict.signature, text) for text in texts]
-    if failures := sum(d.fields is None for d in draws):
-        current.bill(role, Usage(parse_failures=failures))
-    if dspy.settings.trace is not None:
-        dspy.settings.trace.extend((predict, inputs, dspy.Prediction(**d.fields)) for d in draws if d.fields)
-    return draws
+
+    SETTINGS = ("role", "samples", "temperature", "max_tokens", "format", "logprobs")
+
+    def __init__(self, signature: type[dspy.Signature], lm: Any = None, *, role: str = "predictor", samples: int = 1,
+                 temperature: float | None = None, max_tokens: int | None = None, format: str | None = None,
+                 logprobs: bool = False, budget: Budget | None = None):
+        if samples < 1:
+            raise ValueError(f"samples={samples}: at least 1 draw is needed")
+        if max_tokens is not None and max_tokens < 1:
+            raise ValueError(f"max_tokens={max_tokens}: a reply needs at least 1; budgets reserve this many")
+        self._lm: Any = None
+        self.adapter: str | None = None
+        """The adapter that answers, as BASE@VERSION; `lm` is its base."""
+        super().__init__(signature)
+        self._lm, self.role, self.samples, self.temperature = lm, role, samples, temperature
+        self.max_tokens, self.format, self.logprobs, self.budget = max_tokens, known_format(format), logprobs, budget
+
+    @classmethod
+    def blank(cls) -> Self:
+        """One to be filled by `load_state`."""
+        return cls(dspy.Signature("state -> answer"))
+
+    # Which model
+
+    @property
+    def lm(self) -> Any:
+        """The dspy LM of whatever was given; None where dspy.settings.lm is asked."""
+        spec = self.adapter or self._lm
+        return spec if spec is None or isinstance(spec, dspy.BaseLM) else as_dspy(spec)
+
+    @lm.setter
+    def lm(self, lm: Any) -> None:
+        """Another base. The adapter stays: it is refused, when it is asked, on a base that is not its own."""
+        if self.adapter is None or string_of(lm) != self.adapter:
+            self._lm = lm
+
+    @property
+    def spec(self) -> Any:
+        """What `lm` was given as: a string, a dspy LM, a Model or None."""
+        return self._lm
+
+    @property
+    def name(self) -> str | None:
+        """The model string, as tables name it: of the adapter, else of the base."""
+        return self.adapter or string_of(self._lm)
+
+    @property
+    def model(self) -> Model:
+        """The model that is asked. Raises ModelError where there is none, AdapterError for an adapter of another base."""
+        if self.adapter is None:
+            return load(self._lm)
+        base = string_of(self._lm)
+        if base is not None and base != base_name(self.adapter):
+            raise ModelError(f"the adapter {self.adapter} belongs to {base_name(self.adapter)}, and the predictor's lm "
+                             f"is {base}; set the base's lm, or set predictor.adapter = None to ask {base} alone")
+        return load(self.adapter)
+
+    @property
+    def prompt_format(self) -> dspy.Adapter:
+        """How the model is asked. Raises AdapterError where its adapter was trained on another format."""
+        return choose_format(self.format, self.model)
+
+    @property
+    def sampling(self) -> tuple[float, int]:
+        """Temperature and tokens of a draw: the predictor's own, else its dspy LM's, else the defaults."""
+        given = getattr(self._lm or dspy.settings.lm, "kwargs", None) or {}
+        temperature, tokens = self.temperature, self.max_tokens
+        if temperature is None:
+            temperature = given.get("temperature")
+        if tokens is None:
+            tokens = given.get("max_tokens") or given.get("max_completion_tokens")
+        return TEMPERATURE if temperature is None else temperature, tokens or MAX_TOKENS
+
+    def identity(self) -> tuple[Any, ...]:
+        """All that changes an answer beside the question itself: what memories of answers are keyed by."""
+        demos = json.dumps([dict(demo) for demo in self.demos], default=str, sort_keys=True) if self.demos else ""
+        return (self.name, id(self._lm) if self._lm is not None and not isinstance(self._lm, str) else None,
+                signature_version(self.signature), demos, self.format, self.samples, *self.sampling)
+
+    # Asking
+
+    def inputs(self, situation: Situation, **known: Any) -> dict[str, Any]:
+        """The signature's inputs, as the environment renders the situation, and what the caller knows beside.
+
+        Raises StlError for an input that neither knows.
+        """
+        known = {**situation.environment.fields(situation), **known}
+        return {name: _rendered(name, field.annotation, known, situation)
+                for name, field in self.signature.input_fields.items()}
+
+    async def draw(self, inputs: dict[str, Any], seeds: Sequence[int], *, about: str | None = None) -> list[Draw]:
+        """One draw per seed, in one request where the provider takes n. A draw that does not parse is missing and
+        spoils no other.
+
+        Args:
+            about: the key of the state that the question is about; its cost is noted there.
+
+        Raises ModelError when the model cannot be reached, BudgetSpent where a budget does not cover the call.
+        """
+        current, model = engine.context(), self.model
+        format_ = choose_format(self.format, model)
+        temperature, max_tokens = self.sampling
+        options = ReplyOptions(logprobs=True) if self.logprobs else PLAIN
+        request = Request(format_.format(self.signature, self.demos, inputs), tuple(seeds), temperature=temperature,
+                          max_tokens=max_tokens, options=options, role=self.role, about=about, module=self,
+                          budget=self.budget)
+        with observe(self, model, request, inputs) as observed:
+            try:
+                reply = await engine.complete(current, model, request)
+            except OutOfRange as error:
+                current.bill(self.role, Usage(out_of_range=1))
+                return [Draw(None, str(error))] * len(seeds)
+            draws = [self._read(format_, reply, i) for i in range(len(seeds))]
+            if failures := sum(draw.fields is None for draw in draws):
+                current.bill(self.role, Usage(parse_failures=failures))
+            observed(reply, draws)
+        return draws
+
+    def _read(self, format_: dspy.Adapter, reply: Any, i: int) -> Draw:
+        text = reply.texts[i]
+        scored = reply.logprobs and reply.logprobs[i]
+        ended = (text, reply.finish_reasons and reply.finish_reasons[i], reply.thoughts and reply.thoughts[i],
+                 sum(logprob for _, logprob in scored) if scored else None)
+        if not text:
+            return Draw(None, "an empty reply", *ended)
+        try:
+            return Draw(format_.parse(self.signature, text), None, *ended)
+        except AdapterParseError as error:
+            return Draw(None, str(error).splitlines()[0], *ended)
+
+    def forward(self, **inputs: Any) -> dspy.Prediction:
+        """One question, as with dspy.Predict."""
+        return engine.run_sync(self.aforward(**inputs))
+
+    async def aforward(self, **inputs: Any) -> dspy.Prediction:
+        """One question, as with dspy.Predict: `config={"rollout_id": i}` draws anew.
+
+        Raises ModelError where no draw parses.
+        """
+        seed = (inputs.pop("config", None) or {}).get("rollout_id") or 0
+        seeds = [engine.context().draw_seed(self.role, seed, i) for i in range(self.samples)]
+        draws = await self.draw(inputs, seeds)
+        parsed = [draw.fields for draw in draws if draw.fields is not None]
+        if not parsed:
+            raise ModelError(f"{self.name}: none of {len(draws)} replies could be read; the first: {draws[0].missing}")
+        return dspy.Prediction.from_completions(parsed, signature=self.signature)
+
+    # Saving
+
+    def reset(self) -> None:
+        """Forget demonstrations and traces; the model is configuration, and stays."""
+        self.traces, self.train, self.demos = [], [], []
+
+    def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
+        """Model, adapter, instructions, fields, demos and settings as JSON; no key, no weights."""
+        state = super_state(self, json_mode)
+        lm = self._lm
+        return state | {
+            "signature": signature_state(self.signature), "settings": {
+                name: getattr(self, name) for name in self.SETTINGS} | {"format": self._spoken()},
+            "budget": self.budget.to_dict() if self.budget else None,
+            "lm": lm.dump_state() if isinstance(lm, dspy.BaseLM) else string_of(lm),
+            "adapter": None if self.adapter is None else adapter_record(self.adapter)}
+
+    def load_state(self, state: dict[str, Any], *, allow_unsafe_lm_state: bool = False) -> Self:
+        """The inverse of `dump_state`. Raises StlError for a signature that cannot be rebuilt, AdapterError for an
+        adapter that is gone or was changed, ModelError for a server's address from a file that is not trusted."""
+        signature = signature_from(state["signature"], self.signature)
+        for name in ("traces", "train", "demos"):
+            setattr(self, name, state[name])
+        self.signature = signature
+        for name, setting in state["settings"].items():
+            if name not in self.SETTINGS:
+                raise StlError(f"a predictor has no setting {name!r}; load it with the version that saved it")
+            setattr(self, name, setting)
+        self.budget = Budget(**state["budget"]) if state["budget"] else None
+        self._lm = _restored_lm(state["lm"], self._lm, allow_unsafe_lm_state)
+        self.adapter = None
+        if state["adapter"] is not None:
+            restore_adapter(state["adapter"], self._lm)
+            self.adapter = state["adapter"]["name"]
+            choose_format(self.format, self.model)
+        return self
+
+    def _spoken(self) -> str | None:
+        """The name of the format that the model is asked in; the one that was given where it cannot be loaded."""
+        try:
+            return format_name(self.prompt_format)
+        except ModelError:
+            return self.format
 
 
-def _parse(format_: dspy.Adapter, signature: type[dspy.Signature], text: str | None) -> Draw:
-    if not text:
-        return Draw(None, "an empty reply")
-    try:
-        return Draw(format_.parse(signature, text))
-    except AdapterParseError as error:
-        return Draw(None, str(error).splitlines()[0])
+def super_state(predictor: dspy.Predict, json_mode: bool) -> dict[str, Any]:
+    """What dspy saves of a predictor beside its signature and its lm."""
+    return {"traces": predictor.traces, "train": predictor.train,
+            "demos": [dict(demo) if json_mode else demo for demo in predictor.demos]}
 
 
-def spoken_format(module: Any) -> str | None:
-    """The name of the format that a module asks its model in; the one it was given where the model cannot be loaded."""
-    try:
-        return name_of_format(choose_format(module.format, load(module.predict.lm or module.lm)))
-    except ModelError:
-        return module.format
+def _rendered(name: str, annotation: Any, known: dict[str, Any], situation: Situation) -> Any:
+    if name not in known:
+        raise StlError(f"{situation.environment.name} knows no input {name!r} of the signature; it knows "
+                       f"{', '.join(sorted(known))}: add it in Environment.fields, or take it out of the signature")
+    value = known[name]
+    if callable(value):
+        value = value()
+    if annotation is str and isinstance(value, (list, tuple)):
+        return "\n".join(map(str, value)) or "none"
+    if get_origin(annotation) is list and isinstance(value, tuple):
+        return list(value)
+    return value
+
+
+def _restored_lm(saved: Any, present: Any, unsafe: bool) -> Any:
+    """The model that a saved program names; the LM object at hand where that is the same model."""
+    if not isinstance(saved, dict):
+        return present if saved is not None and string_of(present) == saved else saved
+    if isinstance(present, dspy.BaseLM) and present.model == saved.get("model"):
+        return present
+    hidden = {"api_base", "base_url", "model_list", "engine"} & set(saved)
+    if hidden and not unsafe:
+        raise ModelError(f"the saved program asks {saved.get('model')} with its own {' and '.join(sorted(hidden))}; "
+                         "give the predictor that dspy LM before loading, or load with allow_unsafe_lm_state=True "
+                         "if you trust the file")
+    return dspy.BaseLM.load_state(saved, allow_custom_lm_class=unsafe)
+
+
+def export_path(path: str | Path) -> Path:
+    """Where a program is saved. Raises StlError for anything but a .json file."""
+    path = Path(path)
+    if path.suffix != ".json":
+        raise StlError(f"{path}: a program is saved as JSON; name a file that ends with .json")
+    return path

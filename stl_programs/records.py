@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -12,25 +12,54 @@ Information = Literal["reward-free", "reward-guided", "reward and demonstrations
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One problem to solve. `id` is unique within its environment; `text` is what models read."""
+    """One problem to solve. `id` is unique within its environment; `text` is what models read.
+
+    `fields`: further inputs that signatures may name, as those of a dspy.Example beside its task.
+    """
 
     id: str
     text: str
+    fields: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A point of a search. Immutable: it carries its own history.
+    """A point of a search. Immutable. What is seen in it stands apart from what was done to get there.
 
-    `key` is canonical: two states with equal keys are worth the same. `text` is what models read.
-    `data` is the environment's own immutable payload.
+    Args:
+        text: what is observed here, and no more: the page, the board, the last line. Models read it.
+        key: names the state within its task; `text` by default. Two states of one task with equal keys are worth the
+            same: they are judged once, kept once in a beam, and make one training row.
+        history: the actions that led here, oldest first.
+        terminal: whether the task ends here.
+        data: the environment's own immutable payload; no model reads it.
+        untaken: the end of an action that cannot be undone: judged, and not taken (see `Environment.commit`).
+
+    Raises TypeError for a key that is no string: keys are compared, hashed, journaled and saved as text.
+
+    Example:
+        >>> State("the shop's front page").then("click[B001]", "a red mug").history
+        ('click[B001]',)
     """
 
     text: str
-    key: Hashable
+    key: str = None  # type: ignore[assignment]
     history: tuple[str, ...] = ()
     terminal: bool = False
     data: Any = field(default=None, compare=False, repr=False)
+    untaken: bool = False
+
+    def __post_init__(self) -> None:
+        if self.key.__class__ is not str:
+            if self.key is not None:
+                raise TypeError(f"State(key={self.key!r}) is a {type(self.key).__name__}; a key is a string, equal for "
+                                "states that are worth the same: write str(...) or json.dumps(..., sort_keys=True) of "
+                                "it")
+            object.__setattr__(self, "key", self.text)
+
+    def then(self, action: str, text: str, key: str | None = None, *, terminal: bool = False, data: Any = None) -> State:
+        """The state after `action`, with its history."""
+        return State(text, key, (*self.history, action), terminal, data)  # type: ignore[arg-type]
 
     @property
     def trajectory(self) -> str:
@@ -48,7 +77,7 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """T(s, a): the next state, whether the task ended there, and what was observed."""
+    """T(s, a): the next state, whether the task ended there, and what was observed (the state's text by default)."""
 
     state: State
     terminated: bool = False
@@ -108,6 +137,8 @@ class Usage:
     """Of the failed ones, those that the provider may have charged for."""
     possibly_paid_tokens: int = 0
     possibly_paid_dollars: float | None = 0.0
+    steps: int = 0
+    """Requests to an environment that is not pure."""
 
     def add(self, other: Usage) -> None:
         """Add `other` in place."""
@@ -125,6 +156,7 @@ class Usage:
         self.possibly_paid_calls += other.possibly_paid_calls
         self.possibly_paid_tokens += other.possibly_paid_tokens
         self.possibly_paid_dollars = plus(self.possibly_paid_dollars, other.possibly_paid_dollars)
+        self.steps += other.steps
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -154,3 +186,9 @@ class TaskResult:
     usage_by_model: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     """By role, then by model; zeros are left out. `stl_programs.costs` sums it up."""
     tree: dict[str, Any] | None = None
+    untaken: str | None = None
+    """The chosen action that cannot be undone and was not taken; `Environment.commit` takes it."""
+    committed: str | None = None
+    """The same, taken after the search."""
+    notes: dict[str, int] = field(default_factory=dict)
+    """What went wrong without failing the task, counted: states without a proposal, replies that did not parse, ..."""

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import html
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from stl_programs.records import Sample, State, Task, Usage, ValueEstimate
+from stl_programs.situations import Sibling, Situation, Source
 
-ABOUT = ("program", "information", "answer", "chosen", "ended")
+ABOUT = ("program", "information", "answer", "chosen", "ended", "untaken")
+SHOWN = 200
+"""Lines of a tree that a notebook shows."""
 
 
 @dataclass(slots=True, eq=False)
 class Node:
     """One visited or proposed state.
 
-    `kept` marks states that the search went on from. `prior` is the estimate scaled to [0, 1]; `visits`, `value_sum`
-    and `value_max` are what was backed up through the node on that scale; `in_flight` counts simulations through it
-    that are not backed up yet (WU-UCT). `closed`: nothing is left to learn below it. `children` are ids in a tuple,
-    which Python's collector does not walk.
+    `kept` marks states that the search went on from. `worth` is the estimate scaled to [0, 1], `prior` the policy's
+    probability of the action (0 where it gives none); `visits`, `value_sum` and `value_max` are what was backed up
+    through the node on the scale of `worth`; `in_flight` counts simulations through it that are not backed up yet
+    (WU-UCT). `closed`: nothing is left to learn below it. `listed`: every successor that the policy proposed is a
+    child. `children` are ids in an array, which Python's collector does not walk.
     """
 
     id: int
@@ -27,15 +33,28 @@ class Node:
     state: State
     depth: int
     estimate: ValueEstimate | None = None
-    children: tuple[int, ...] = ()
+    children: Sequence[int] = ()
     expanded: bool = False
+    listed: bool = False
     kept: bool = False
+    worth: float = 0.0
     prior: float = 0.0
     visits: int = 0
     value_sum: float = 0.0
     value_max: float = 0.0
     in_flight: int = 0
     closed: bool = False
+    observed: str | None = None
+    """What the step to it showed, where that is not the state's text."""
+    source: Source | None = None
+    logprob: float | None = None
+    inputs: dict[str, Any] | None = None
+    """What a lookahead signature asks about it that cannot be read from the tree."""
+
+    @property
+    def observation(self) -> str:
+        """What was observed on arriving: that page alone, not the way to it."""
+        return self.state.text if self.observed is None else self.observed
 
 
 @dataclass(frozen=True)
@@ -49,28 +68,41 @@ class Found:
 
 
 class Tree:
-    """All states of one search for one task; `nodes[i].id == i`, the root is node 0."""
+    """All states of one search for one task; `nodes[i].id == i`, the root is node 0.
 
-    def __init__(self, task: Task, root: State):
-        self.task = task
+    `notes` are what the search tells its modules in words; see `Situation.notes`.
+    """
+
+    def __init__(self, task: Task, root: State, environment: Any = None, notes: tuple[str, ...] = ()):
+        self.task, self.environment, self.notes = task, environment, notes
         self.nodes = [Node(0, None, None, root, 0, kept=True)]
         self.about: dict[str, Any] = {}
-        """program, information, answer, chosen (a node's id) and ended, once the search is over."""
-        self.costs: dict[Any, Usage] = {}
+        """program, information, answer, chosen (a node's id), ended and untaken, once the search is over."""
+        self.paid: dict[Any, Usage] = {}
         """What was paid about each state key."""
+        self._situations: dict[int, Situation] = {}
 
     @property
     def root(self) -> Node:
         return self.nodes[0]
 
-    def add(self, parent: Node, action: str, state: State) -> Node:
+    def add(self, parent: Node, action: str, state: State, *, observation: str = "", source: Source | None = None,
+            logprob: float | None = None) -> Node:
+        """A new child. `observation` is what the step showed, where that is not the state's text."""
         node = Node(len(self.nodes), parent.id, action, state, parent.depth + 1)
+        if observation and observation != state.text:
+            node.observed = observation
+        if source is not None:
+            node.source, node.logprob = source, logprob
         self.nodes.append(node)
-        parent.children += (node.id,)
+        if not parent.children:
+            parent.children = array("q")
+        parent.children.append(node.id)  # type: ignore[attr-defined]
         return node
 
     def children(self, node: Node) -> list[Node]:
-        return [self.nodes[i] for i in node.children]
+        nodes = self.nodes
+        return [nodes[i] for i in node.children]
 
     def path(self, node: Node) -> list[Node]:
         """From the root to `node`, both included."""
@@ -79,8 +111,38 @@ class Tree:
             path.append(self.nodes[path[-1].parent])
         return path[::-1]
 
+    def complete(self, node: Node) -> bool:
+        """Whether all successors of `node` are known, and every one was judged."""
+        return node.listed and all(self.nodes[i].estimate is not None for i in node.children)
+
     def expanded(self) -> Iterator[Node]:
         return (node for node in self.nodes if node.expanded)
+
+    def situation(self, node: Node, siblings: bool = False) -> Situation:
+        """What a module sees of `node`; with `siblings`, also the other successors of its parent."""
+        before = None if node.parent is None else self._before(self.nodes[node.parent])
+        others: tuple[Sibling, ...] = ()
+        if siblings and node.parent is not None:
+            others = tuple(Sibling(other.action or "", other.state, other.estimate)
+                           for other in self.children(self.nodes[node.parent]) if other is not node)
+        return Situation(self.environment, self.task, node.state, node.action, before, others, self.notes,
+                         node.estimate)
+
+    def _before(self, node: Node) -> Situation:
+        """The situation of a parent, made once; from the root down, as trees may be deeper than Python's stack."""
+        found = self._situations.get(node.id)
+        if found is None or found.estimate is not node.estimate or found.notes is not self.notes:
+            missing: list[Node] = []
+            above: Node | None = node
+            while above is not None and (above is node or above.id not in self._situations):
+                missing.append(above)
+                above = None if above.parent is None else self.nodes[above.parent]
+            found = None if above is None else self._situations[above.id]
+            for one in reversed(missing):
+                found = self._situations[one.id] = Situation(self.environment, self.task, one.state, one.action, found,
+                                                             (), self.notes, one.estimate)
+            assert found is not None
+        return found
 
     def __len__(self) -> int:
         return len(self.nodes)
@@ -90,35 +152,45 @@ class Tree:
 
         A cost stands at the first node of its state.
         """
-        costs = dict(self.costs)
-        return {"task": self.task.text, **self.about, "nodes": [
+        paid = dict(self.paid)
+        fields = {"fields": dict(self.task.fields)} if self.task.fields else {}
+        return {"task": self.task.text, **fields, **self.about, "nodes": [
             {"id": n.id, "parent": n.parent, "action": n.action, "state": n.state.text, "key": n.state.key,
              "terminal": n.state.terminal, "expanded": n.expanded, "kept": n.kept,
              "value": None if n.estimate is None else {
                  "score": n.estimate.score, "rationale": n.estimate.rationale,
                  "samples": [[s.score, s.missing] for s in n.estimate.samples]}}
+            | ({"complete": True} if n.expanded and self.complete(n) else {})
             | ({"visits": n.visits, "value_sum": n.value_sum, "value_max": n.value_max} if n.visits else {})
-            | ({"cost": _priced(costs.pop(n.state.key))} if n.state.key in costs else {})
+            | {name: given for name, given in (
+                ("observed", n.observed), ("logprob", n.logprob), ("inputs", n.inputs),
+                ("source", n.source and list(n.source)), ("untaken", n.state.untaken or None)) if given is not None}
+            | ({"cost": _priced(paid.pop(n.state.key))} if n.state.key in paid else {})
             for n in self.nodes]}
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> Tree:
         """The inverse of `to_dict`, without the states' payloads."""
-        task = Task(record["task"], record["task"])
+        task = Task(record["task"], record["task"], record.get("fields", {}))
         tree: Tree | None = None
         for row in record["nodes"]:
+            untaken = row.get("untaken", False)
             if tree is None:
-                tree = cls(task, State(row["state"], row["key"], terminal=row["terminal"]))
+                tree = cls(task, State(row["state"], row["key"], (), row["terminal"], None, untaken))
                 node = tree.root
             else:
                 parent = tree.nodes[row["parent"]]
                 history = (*parent.state.history, row["action"])
-                node = tree.add(parent, row["action"], State(row["state"], row["key"], history, row["terminal"]))
-            node.expanded, node.kept = row["expanded"], row["kept"]
+                source = row.get("source")
+                node = tree.add(parent, row["action"], State(row["state"], row["key"], history, row["terminal"], None,
+                                                             untaken),
+                                observation=row.get("observed", ""), source=source and Source(*source),
+                                logprob=row.get("logprob"))
+            node.expanded, node.kept, node.listed = row["expanded"], row["kept"], row.get("complete", False)
             node.visits, node.value_sum = row.get("visits", 0), row.get("value_sum", 0.0)
-            node.value_max = row.get("value_max", 0.0)
+            node.value_max, node.inputs = row.get("value_max", 0.0), row.get("inputs")
             if cost := row.get("cost"):
-                tree.costs[row["key"]] = Usage(**cost)
+                tree.paid[row["key"]] = Usage(**cost)
             if row["value"] is not None:
                 value = row["value"]
                 node.estimate = ValueEstimate(value["score"], value["rationale"],
@@ -128,22 +200,34 @@ class Tree:
         tree.about = {name: record[name] for name in ABOUT if name in record}
         return tree
 
-    def render(self, only_kept: bool = True) -> str:
-        """The tree as indented text, one state a line, best first."""
+    def render(self, only_kept: bool = True, width: int = 100) -> str:
+        """The tree as indented text, one state a line of at most `width` characters, best first."""
         lines: list[str] = []
-
-        def visit(node: Node) -> None:
-            worth = "" if node.estimate is None else (
+        stack = [self.root]
+        while stack:
+            node = stack.pop()
+            score = "" if node.estimate is None else (
                 " ?" if node.estimate.score is None else f" {node.estimate.score:g}")
-            action = f"{node.action}  ->  " if node.action else ""
-            lines.append(f"{'  ' * node.depth}{'*' if node.kept else ' '} {action}{node.state.text}{worth}")
+            action = f"{one_line(node.action, width)}  ->  " if node.action else ""
+            lines.append(f"{'  ' * node.depth}{'*' if node.kept else ' '} {action}{one_line(node.state.text, width)}"
+                         f"{score}{' (not taken)' if node.state.untaken else ''}")
             children = [c for c in self.children(node) if c.kept or not only_kept]
-            for child in sorted(children, key=lambda c: -1e9 if c.estimate is None or c.estimate.score is None
-                                else c.estimate.score, reverse=True):
-                visit(child)
-
-        visit(self.root)
+            stack += sorted(children, key=lambda c: -1e9 if c.estimate is None or c.estimate.score is None
+                            else c.estimate.score)
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the states that the search went on from; what models wrote is escaped."""
+        lines = self.render().splitlines()
+        more = f"\n... and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
+        title = f"{self.about.get('program', 'Tree')}: {len(self)} states, answer {self.about.get('answer')!r}"
+        return f"<p>{html.escape(title)}</p><pre>{html.escape(chr(10).join(lines[:SHOWN]) + more)}</pre>"
+
+
+def one_line(text: str, width: int = 100) -> str:
+    """`text` on one line, cut to `width` characters."""
+    flat = " / ".join(line.strip() for line in text.splitlines() if line.strip())
+    return flat if len(flat) <= width else f"{flat[:width - 3]}..."
 
 
 def _priced(usage: Usage) -> dict[str, Any]:

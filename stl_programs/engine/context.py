@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import random
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -119,6 +120,10 @@ class Context:
     """What was paid about each state key."""
     begun: set[Work[Any]] = field(default_factory=set)
     """What this trial began and is not finished."""
+    notes: Counter[str] = field(default_factory=Counter)
+    """What went wrong without failing the search, counted."""
+    shown: int = 0
+    """Calls that callbacks were told of."""
     over: bool = False
     """The search has ended; what others wait for may still be under way."""
     closed: bool = False
@@ -136,6 +141,15 @@ class Context:
 
     def random(self, *parts: object) -> random.Random:
         return random.Random(self.draw_seed(*parts))
+
+    def note(self, what: str) -> None:
+        """Count something that the result has to say."""
+        self.notes[what] += 1
+
+    def shows(self, limit: int) -> bool:
+        """Whether callbacks are told of one more call."""
+        self.shown += 1
+        return self.shown <= limit
 
     def bill(self, role: str, usage: Usage, about: Any = None, model: str | None = None) -> None:
         """Add to the bill of a role, of the model that it asked, and of the state key that it asked about."""
@@ -258,32 +272,3 @@ async def rolling(begin: Callable[[], Coroutine[Any, Any, None] | None], paralle
         for task in flying:
             task.cancel()
         await asyncio.gather(*flying, return_exceptions=True)
-
-
-def step_key(*parts: object) -> str:
-    return hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=12).hexdigest()
-
-
-async def take(environment: Any, state: Any, action: Any) -> Any:
-    """T(s, a). Steps of an environment that is not pure are journaled, and never taken twice in a run.
-
-    Raises TaskError for an action that is not possible or not reversible.
-    """
-    if environment.pure:
-        return environment.step(state, action)
-    current = context()
-    key = step_key(current.task, *state.history, action.text)
-    run = current.run
-
-    async def step() -> Any:
-        for recording in (run.own, run.recorded):
-            if key in recording.steps:
-                return environment.restore(state, action, recording.steps[key])
-        if run.offline:
-            raise JournalError(f"offline: the step {action.text!r} of {current.task!r} is in no journal")
-        transition = await environment.astep(state, action)
-        if run.journal:
-            run.journal.step(key, environment.record(transition))
-        return transition
-
-    return await current.once(("step", key), step)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import dspy
@@ -13,6 +14,7 @@ import dspy
 from signatures import Scale
 from stl_programs.errors import RewardSealed, StlError
 from stl_programs.records import Action, State, Task, Transition
+from stl_programs.situations import Situation
 
 _sealed: ContextVar[bool] = ContextVar("reward_sealed", default=False)
 
@@ -27,66 +29,155 @@ def sealed_reward() -> Iterator[None]:
         _sealed.reset(token)
 
 
+@dataclass(frozen=True)
+class Judge:
+    """How states of one kind of page are judged, where that differs from the world's other states.
+
+    Args:
+        signature: of the judgement; outputs `rationale` and `score`.
+        lookahead: the same by one step of lookahead, for STL; None: such states make no training rows.
+        scale: of its scores; the environment's by default.
+        offset: the score is added to the estimate of the state before, and bounded by the environment's scale.
+    """
+
+    signature: type[dspy.Signature]
+    lookahead: type[dspy.Signature] | None = None
+    scale: Scale | None = None
+    offset: bool = False
+
+
 class Environment(ABC):
-    """One task family: its states and transitions, the signatures that speak of them, and their scale."""
+    """One task family: its states and transitions, the signatures that speak of them, and their scale.
+
+    Required: `name`, `max_depth`, `scale`, the three signatures, `task`, `reset`, `step`, `answer` and `_score`; `tasks`
+    for training and evaluation; `legal_actions` for `LegalMoves`. `check_environment` plays it and says what is wrong.
+    """
 
     name: str
     max_depth: int
     """Steps after which a trajectory ends at the latest."""
     scale: Scale
+    """How scores in words become numbers."""
     policy_signature: type[dspy.Signature]
     value_signature: type[dspy.Signature]
     lookahead_signature: type[dspy.Signature]
     pure: bool = True
-    """True where `step` is a function of state and action that costs nothing; other steps are journaled."""
+    """True where `step` is a function of state and action that costs nothing. Other steps are awaited (`astep`),
+    bounded, timed, retried, billed and journaled."""
     task_free_values: bool = False
     """True where V depends on the state alone, so that rollouts may share judgements between tasks."""
+    cyclic: bool = False
+    """True where a path can come back to a state: searches then leave out successors that are already on the path."""
+    judges: Mapping[str, Judge] = {}
+    """By the page that `page` names: how its states are judged. Pass them on: `Value(..., judges=env.judges)`."""
+    in_flight: int = 8
+    """Requests at once to an environment that is not pure."""
+    timeout: float = 60.0
+    """Seconds that one such request may take."""
+    retries: int = 2
+    """How often one that failed transiently, or took too long, is sent again."""
 
     @abstractmethod
     def task(self, text: str) -> Task:
         """The task that `text` describes. Raises TaskError for text that is none."""
 
-    @abstractmethod
-    def tasks(self, split: str) -> list[Task]: ...
+    def tasks(self, split: str) -> list[Task]:
+        """The tasks of a split ("train", "validation", "test", or names of one's own). Raises TaskError for another."""
+        raise StlError(f"{self.name} has no splits; pass a list of tasks")
 
     @abstractmethod
-    def reset(self, task: Task) -> State: ...
+    def reset(self, task: Task) -> State:
+        """Where `task` begins."""
 
     @abstractmethod
+    def step(self, state: State, action: Action) -> Transition:
+        """T(s, a). Raises TaskError for an action that is not possible in `state`."""
+
     def legal_actions(self, state: State) -> list[Action]:
-        """Every action of a state where they can be listed, one per distinct next state."""
+        """Every action of a state, one per distinct next state. Leave it out where they cannot be listed (free text)."""
+        raise StlError(f"the actions of {self.name} cannot be listed; propose them with a Policy")
+
+    @property
+    def listable(self) -> bool:
+        """Whether `legal_actions` lists them."""
+        return type(self).legal_actions is not Environment.legal_actions
 
     def choices(self, state: State) -> int | None:
         """How many distinct states can follow, so that a policy need not ask for more; None where that is unknown."""
         return None
 
     def successors(self, state: State) -> list[tuple[Action, Transition]]:
-        """Every legal action that is not irreversible, with what it leads to."""
-        return [(action, self.step(state, action)) for action in self.legal_actions(state) if not action.irreversible]
-
-    @abstractmethod
-    def step(self, state: State, action: Action) -> Transition:
-        """T(s, a). Raises TaskError for an action that is not possible in `state`."""
+        """Every legal action with what it leads to; an irreversible one with its judged leaf (`leaf`)."""
+        return [(action, self.leaf(state, action) if action.irreversible else self.step(state, action))
+                for action in self.legal_actions(state)]
 
     def action(self, state: State, text: str) -> Action:
         """The action that a policy's `text` means; here it is marked where it cannot be undone."""
         return Action(text)
 
+    def fields(self, situation: Situation) -> dict[str, Any]:
+        """What signatures may ask of a situation, by name of the input; extend it with what your world knows.
+
+        A value may be a function of no arguments: it is called only where a signature has that input. An input of type
+        str takes a list one item a line. Already here: task, state, trajectory, observations, last_action,
+        possible_actions (where they can be listed), siblings, notes, and the task's own `fields`.
+        """
+        state = situation.state
+        return {
+            **situation.task.fields, "task": situation.task.text, "state": state.text,
+            "trajectory": lambda: state.trajectory, "observations": lambda: situation.observations,
+            "last_action": situation.action or "none", "notes": situation.notes, "siblings": lambda: [
+                f"{other.action} -> {other.state.text}" + ("" if other.estimate is None else (
+                    f" ({other.estimate.rationale})" if other.estimate.rationale else f" ({other.estimate.score})"))
+                for other in situation.siblings],
+            **({"possible_actions": lambda: [action.text for action in self.legal_actions(state)]}
+               if self.listable else {})}
+
+    def page(self, situation: Situation) -> str | None:
+        """Which of `judges` judges this state; None for the value's own signature."""
+        return None
+
+    # What cannot be undone
+
+    def leaf(self, state: State, action: Action) -> Transition:
+        """What a search judges in place of taking an `action` that cannot be undone: a leaf that was not taken."""
+        return Transition(State(f"{state.text}\n(chosen, and not taken yet: {action.text})", f"{state.key}\n{action.text}",
+                                (*state.history, action.text), True, state.data, untaken=True), terminated=True)
+
+    async def commit(self, task: Task, state: State, action: Action) -> Transition:
+        """Take `action` in `state` for good, once, after the search."""
+        return await self.astep(state, action)
+
+    # Worlds behind a backend
+
+    async def areset(self, task: Task) -> State:
+        """`reset`, for environments that are not pure."""
+        return self.reset(task)
+
     async def astep(self, state: State, action: Action) -> Transition:
-        """`step`, for environments that are not pure and may have to wait."""
+        """`step`, for environments that are not pure. Raises TransientError for what may pass when sent again."""
         return self.step(state, action)
 
+    async def ascore(self, task: Task, answer: str) -> float:
+        """`score`, for environments whose reward is asked of a backend."""
+        return self.score(task, answer)
+
+    async def aclose(self) -> None:
+        """Give back sessions and connections; called when a run ends. The environment can be used again."""
+
     def record(self, transition: Transition) -> dict[str, Any]:
-        """A transition as JSON, for the journal. Override with `restore` where the state's key or data is not JSON."""
+        """A transition as JSON, for the journal. Override with `restore` where the state's data is not JSON."""
         state = transition.state
         return {"text": state.text, "key": state.key, "terminal": state.terminal, "data": state.data,
                 "terminated": transition.terminated, "truncated": transition.truncated,
                 "observation": transition.observation}
 
-    def restore(self, state: State, action: Action, row: dict[str, Any]) -> Transition:
-        """The inverse of `record`, for the step `action` from `state`."""
-        after = State(row["text"], row["key"], (*state.history, action.text), row["terminal"], row["data"])
+    def restore(self, history: tuple[str, ...], row: dict[str, Any]) -> Transition:
+        """The inverse of `record`; `history` are the actions that led to the state."""
+        after = State(row["text"], row["key"], history, row["terminal"], row["data"])
         return Transition(after, row["terminated"], row["truncated"], row["observation"])
+
+    # What came of it
 
     @abstractmethod
     def answer(self, task: Task, state: State) -> str:
@@ -105,3 +196,7 @@ class Environment(ABC):
             raise RewardSealed(f"{self.name}: the reward of {task.id!r} was asked for during a reward-free search; "
                                "score answers after the search, or declare the program reward-guided")
         return self._score(task, answer)
+
+    def solved(self, score: float) -> bool:
+        """Whether a score counts as success; partial rewards do not."""
+        return score >= 1.0

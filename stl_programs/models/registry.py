@@ -174,25 +174,29 @@ def adapter_path(name: str) -> Path:
     return _adapters[name].path
 
 
-def export_adapter(name: str, folder: Path, relative_to: Path) -> dict[str, Any]:
-    """Copy the adapter served as `name` into `folder`; what a saved program records of it."""
-    source = adapter_path(name)
-    target = folder / name.partition("@")[2]
+def export_adapter(record: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Copy a saved predictor's adapter into `folder`; the record names it from the folder's parent on."""
+    source, target = Path(record["path"]), folder / record["name"].partition("@")[2]
     if target.resolve() != source:
         if target.exists() and adapter_hash(target) != adapter_hash(source):
             raise AdapterError(f"{target} holds another adapter; save the program under another name")
         shutil.copytree(source, target, dirs_exist_ok=True)
-    provenance = json.loads((target / PROVENANCE).read_text())
-    return {"path": str(target.relative_to(relative_to)), "sha256": adapter_hash(target),
-            "base_sha256": provenance["base_sha256"]}
+    return record | {"path": str(target.relative_to(folder.parent))}
 
 
-def import_adapter(name: str, record: dict[str, Any], folder: Path) -> None:
-    """Verify the adapter that a saved program names, and serve it. Raises AdapterError."""
-    path = folder / record["path"]
+def adapter_record(name: str) -> dict[str, Any]:
+    """What a saved predictor says of its adapter: its folder, and the hashes that it is verified by."""
+    path = adapter_path(name)
+    provenance = json.loads((path / PROVENANCE).read_text(encoding="utf-8"))
+    return {"name": name, "path": str(path), "sha256": adapter_hash(path), "base_sha256": provenance["base_sha256"]}
+
+
+def restore_adapter(record: dict[str, Any], lm: Any = None) -> None:
+    """Verify the adapter of a saved predictor, and serve it by `lm` where that is an object. Raises AdapterError."""
+    path = Path(record["path"])
     if not path.is_dir():
         raise AdapterError(f"the program's adapter {path} is gone; put the folder back beside the program")
     if (found := adapter_hash(path)) != record["sha256"]:
-        raise AdapterError(f"the adapter {path} was changed: its hash is {found[:12]}, the program "
-                           f"names {record['sha256'][:12]}")
-    register_adapter(name, path)
+        raise AdapterError(f"the adapter {path} was changed: its hash is {found[:12]}, the program names "
+                           f"{record['sha256'][:12]}")
+    register_adapter(record["name"], path, None if isinstance(lm, str) else lm)

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-import dspy
 
 from stl_programs import engine
-from stl_programs.environments.base import Environment
-from stl_programs.policies.base import Proposal
-from stl_programs.records import Information, State, Task
+from stl_programs.policies.base import BasePolicy
+from stl_programs.situations import Proposal, Situation
 
 
-class LegalMoves(dspy.Module):
-    """Every legal action that is not irreversible; calls no model."""
+class LegalMoves(BasePolicy):
+    """Every legal action, those that cannot be undone as judged leaves; calls no model.
 
-    information: Information = "reward-free"
+    Asked for a number of them, the first ones; another `draw` shuffles them.
+    """
 
-    async def aforward(self, environment: Environment, task: Task, state: State, *, count: int | None = None,
-                       exclude: Sequence[str] = ()) -> list[Proposal]:
-        """The first `count` (None: all) legal actions that are not in `exclude`."""
+    async def aforward(self, situation: Situation, count: int | None = None, exclude: Sequence[str] = (),
+                       draw: int = 0) -> list[Proposal]:
+        environment, state = situation.environment, situation.state
         if environment.pure and count is None and not exclude:
-            return environment.successors(state)
-        actions = [action for action in environment.legal_actions(state)
-                   if not action.irreversible and action.text not in exclude][:count]
-        steps = await engine.together(*(engine.take(environment, state, action) for action in actions))
-        return list(zip(actions, steps, strict=True))
-
-    def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
-        return {"kind": "LegalMoves"}
+            return [Proposal(action, step) for action, step in environment.successors(state)]
+        actions = [action for action in environment.legal_actions(state) if action.text not in exclude]
+        if draw:
+            engine.context().random("legal moves", state.key, draw).shuffle(actions)
+        steps = await engine.together(*(
+            engine.take(environment, situation.task, state, action) for action in actions[:count]))
+        return [Proposal(action, step) for action, step in zip(actions, steps, strict=False)]

@@ -9,98 +9,110 @@ import dspy
 
 from stl_programs import engine
 from stl_programs.engine import Budget
-from stl_programs.environments.base import Environment
 from stl_programs.errors import TaskError
-from stl_programs.models import load, string_of
-from stl_programs.models.formats import known_format
-from stl_programs.policies.base import Proposal
-from stl_programs.predictor import draw, spoken_format
-from stl_programs.records import Information, State, Task, Usage
+from stl_programs.policies.base import BasePolicy
+from stl_programs.predictor import Predictor
+from stl_programs.records import Usage
+from stl_programs.situations import Proposal, Situation, Source
+
+Named = tuple[str, Source, float | None]
+"""An action's text, where it was named, and its share of the log-probability of its completion."""
 
 
-class Policy(dspy.Module):
-    """Distinct legal actions proposed by a language model.
+class Policy(BasePolicy):
+    """Legal actions proposed by a language model.
 
     One round of `samples` draws; while fewer than `count` distinct actions came back (or than there can be), up to
     `rounds` rounds in all, each told what it must not repeat (the paper's not-allowed list). Actions that the
-    environment refuses, and those that cannot be undone, are dropped. A state met again is not asked about again.
+    environment refuses are dropped; those that cannot be undone are judged leaves. A state met again is not asked about
+    again, unless the search wants an independent draw.
 
     Args:
-        signature: outputs `actions: list[str]`.
-        lm: a LiteLLM string or a dspy LM; None uses dspy.settings.lm.
-        count: B, how many distinct actions are wanted.
+        signature: outputs `actions: list[str]`, or `action: str`.
+        lm: a LiteLLM string, a dspy LM or a Model; None uses dspy.settings.lm.
+        count: B, how many actions are wanted.
         samples: draws of one round.
-        format: how the model is asked ("chat", "compact", "lookahead"); None for the model's own.
-        budget: of this module over a run.
+        distinct: drop what leads to a state that is proposed already; False keeps every draw, as voting needs.
+        logprobs: ask for log-probabilities: proposals carry them, and nodes a prior.
+        temperature, max_tokens, format, budget: of its predictor.
     """
 
-    information: Information = "reward-free"
+    settings = ("count", "rounds", "distinct")
 
-    def __init__(self, signature: type[dspy.Signature], lm: Any = None, *, count: int = 5,
-                 samples: int = 1, rounds: int = 3, temperature: float = 1.0, max_tokens: int = 512,
-                 format: str | None = None, budget: Budget | None = None):
+    def __init__(self, signature: type[dspy.Signature], lm: Any = None, *, count: int = 5, samples: int = 1,
+                 rounds: int = 3, distinct: bool = True, logprobs: bool = False, temperature: float | None = None,
+                 max_tokens: int | None = None, format: str | None = None, budget: Budget | None = None):
         super().__init__()
         if count < 1 or samples < 1 or rounds < 1:
             raise ValueError(f"count={count}, samples={samples}, rounds={rounds}: each must be at least 1")
-        if max_tokens < 1:
-            raise ValueError(f"max_tokens={max_tokens}: a reply needs at least 1; budgets reserve this many")
-        self.predict = dspy.Predict(signature)
-        self.lm, self.count, self.samples, self.rounds = lm, count, samples, rounds
-        self.temperature, self.max_tokens, self.budget = temperature, max_tokens, budget
-        self.format = known_format(format)
+        self.predict = Predictor(signature, lm, role="policy", samples=samples, temperature=temperature,
+                                 max_tokens=max_tokens, format=format, logprobs=logprobs, budget=budget)
+        self.count, self.rounds, self.distinct = count, rounds, distinct
 
-    async def aforward(self, environment: Environment, task: Task, state: State, *, count: int | None = None,
-                       exclude: Sequence[str] = ()) -> list[Proposal]:
-        """Up to `count` (None: the module's own) proposals beside the actions in `exclude`."""
+    async def aforward(self, situation: Situation, count: int | None = None, exclude: Sequence[str] = (),
+                       draw: int = 0) -> list[Proposal]:
+        environment, state = situation.environment, situation.state
         count = count or self.count
-        most = environment.choices(state)
+        most = environment.choices(state) if self.distinct else None
         enough = count if most is None else min(count, max(most - len(exclude), 0))
-        model = load(self.predict.lm or self.lm)
         proposals: dict[Any, Proposal] = {}
         tried = list(exclude)
         for round_ in range(self.rounds):
-            texts = await self._ask(model, task, state, tried, count, round_)
-            for text in dict.fromkeys(text for text in texts if text not in tried):
+            named = await self._ask(situation, tried, count, round_, draw)
+            if self.distinct:
+                named = _first_of_each(named, tried)
+            steps = await engine.together(*(self._step(situation, text) for text, _, _ in named))
+            for (text, source, logprob), step in zip(named, steps, strict=True):
                 tried.append(text)
-                if (proposal := await _step(environment, state, text)) is not None:
-                    proposals.setdefault(proposal[1].state.key, proposal)
+                if step is not None:
+                    key = step[1].state.key if self.distinct else len(proposals)
+                    proposals.setdefault(key, Proposal(*step, source, logprob))
             if len(proposals) >= enough:
                 break
         return list(proposals.values())[:count]
 
-    async def _ask(self, model: Any, task: Task, state: State, tried: list[str], count: int,
-                   round_: int) -> list[str]:
+    async def _ask(self, situation: Situation, tried: list[str], count: int, round_: int, draw: int) -> list[Named]:
         """The actions that one round of draws names; the same question is asked once per scope."""
-        current = engine.context()
-        fields = {"task": task.text, "trajectory": state.trajectory, "state": state.text, "not_allowed": list(tried),
-                  "count": count}
-        inputs = {name: fields[name] for name in self.predict.signature.input_fields}
-        seeds = [current.draw_seed("policy", model.name, state.key, len(tried), round_, i)
-                 for i in range(self.samples)]
+        current, predict, key = engine.context(), self.predict, situation.state.key
+        name = predict.model.name
+        anew = (draw,) if draw else ()
+        seeds = [current.draw_seed("policy", name, key, len(tried), round_, i, *anew) for i in range(predict.samples)]
 
-        async def ask() -> list[str]:
-            draws = await draw("policy", model, self.predict, inputs, seeds, temperature=self.temperature,
-                               max_tokens=self.max_tokens, format_name=self.format, module=self,
-                               budget=self.budget, about=state.key)
-            return [text for d in draws if d.fields for text in d.fields["actions"]]
+        async def ask() -> list[Named]:
+            inputs = predict.inputs(situation, not_allowed=list(tried), count=count)
+            draws = await predict.draw(inputs, seeds, about=key)
+            found: list[Named] = []
+            for i, one in enumerate(draws):
+                if one.fields is None:
+                    continue
+                actions = one.fields["actions"] if "actions" in one.fields else [one.fields["action"]]
+                share = None if one.logprob is None else one.logprob / max(len(actions), 1)
+                found += [(str(text), Source(name, round_, i, place), share) for place, text in enumerate(actions)]
+            return found
 
-        return await current.once(("policy", id(self), state.key, tuple(tried), count, round_), ask)
+        return await current.once(("policy", predict.identity(), key, tuple(tried), count, round_, draw,
+                                   situation.notes, _seen(situation)), ask)
 
-    def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
-        return {"kind": "Policy", "lm": string_of(self.predict.lm or self.lm), "count": self.count,
-                "samples": self.samples, "rounds": self.rounds, "temperature": self.temperature,
-                "max_tokens": self.max_tokens, "format": spoken_format(self),
-                "budget": self.budget.to_dict() if self.budget else None,
-                "demos": [dict(demo) for demo in self.predict.demos]}
-
-
-async def _step(environment: Environment, state: State, text: str) -> Proposal | None:
-    try:
-        action = environment.action(state, text)
-        if action.irreversible:
-            engine.context().bill("policy (irreversible actions)", Usage(samples=1))
+    async def _step(self, situation: Situation, text: str) -> tuple[Any, Any] | None:
+        """The action that `text` means and what it leads to; None, counted, for one that is refused."""
+        environment, state = situation.environment, situation.state
+        try:
+            action = environment.action(state, text)
+            return action, await engine.take(environment, situation.task, state, action)
+        except TaskError:
+            engine.context().bill("policy (refused actions)", Usage(samples=1))
             return None
-        return action, await engine.take(environment, state, action)
-    except TaskError:
-        engine.context().bill("policy (refused actions)", Usage(samples=1))
-        return None
+
+
+def _first_of_each(named: Sequence[Named], tried: Sequence[str]) -> list[Named]:
+    first: dict[str, Named] = {}
+    for one in named:
+        if one[0] not in tried:
+            first.setdefault(one[0], one)
+    return list(first.values())
+
+
+def _seen(situation: Situation) -> tuple[Any, ...]:
+    """What is known of the siblings, where a search shows them."""
+    return tuple((other.action, other.estimate and (other.estimate.score, other.estimate.rationale))
+                 for other in situation.siblings)

@@ -2,45 +2,75 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from abc import abstractmethod
-from pathlib import Path
 from typing import Any, get_args
 
 import dspy
 
-from signatures import CompareStates, JudgeSiblings, lookahead_variant, signature_version
-from stl_programs import engine, models
+from stl_programs import engine
 from stl_programs.engine import Budget
 from stl_programs.environments.base import Environment
-from stl_programs.errors import AdapterError, BudgetSpent, ModelError, StlError
+from stl_programs.errors import BudgetSpent, ModelError, StlError
 from stl_programs.models import Model
 from stl_programs.models.formats import choose_format
-from stl_programs.policies import LegalMoves, Policy, Proposal
-from stl_programs.records import Information, Task, ValueEstimate
+from stl_programs.policies import BasePolicy, LegalMoves
+from stl_programs.predictor import Predictor
+from stl_programs.records import Action, Information, Task, ValueEstimate
+from stl_programs.saving import Saved
+from stl_programs.search.files import load_program, write_program
+from stl_programs.search.parts import best_kept_leaf, distinct, score_of, set_priors
+from stl_programs.search.shown import Outcome
+from stl_programs.situations import Proposal, Situation
 from stl_programs.tree import Found, Node, Tree
-from stl_programs.values import BaseValue, Oracle, PairwiseValue, PerDepth, SiblingValue, Uniform, Value
+from stl_programs.values import BaseValue
+from stl_programs.values.base import judges
+
+DERIVED = {"task", "state", "trajectory", "observations", "last_action", "siblings", "notes"}
+"""Inputs of a signature that can be read from a tree without the states' payloads."""
 
 
-class SearchProgram(dspy.Module):
+class SearchProgram(Saved):
     """Base of the searches. Subclasses write `grow`, and `choose` where the answer is not the best kept leaf.
 
     Args:
         environment: the task family.
-        policy: proposes actions (`Policy`, `LegalMoves` or a module of the same call).
+        policy: proposes actions (`Policy`, `LegalMoves` or another `BasePolicy`).
         value: judges states (`Value`, `Uniform`, `Oracle` or another `BaseValue`).
         seed: of all draws and tie-breaks.
         budget: of every task. When it is spent the search ends with its best answer so far.
+
+    Raises TypeError for a part that is no policy or value, or says nothing.
+
+    Example:
+        >>> class Random(SearchProgram):
+        ...     async def grow(self, tree):
+        ...         node = tree.root
+        ...         while (children := await self.expand(tree, node)):
+        ...             node = engine.context().random(node.id).choice(children)
+        ...             node.kept = True
     """
 
-    settings: tuple[str, ...] = ()
-    """Names of the subclass's own constructor arguments, for save and load."""
+    settings: tuple[str, ...] = ("seed", "budget")
+    """Names of attributes that are saved; a subclass adds those of its own arguments."""
 
-    def __init__(self, environment: Environment, policy: dspy.Module, value: BaseValue, *, seed: int = 0,
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.settings = tuple(dict.fromkeys((*SearchProgram.settings, *cls.settings)))
+
+    def __init__(self, environment: Environment, policy: BasePolicy, value: BaseValue, *, seed: int = 0,
                  budget: Budget | None = None):
         super().__init__()
+        if type(self).grow is SearchProgram.grow and type(self).search is SearchProgram.search:
+            raise TypeError(f"{type(self).__name__} says nothing about how it searches: write `async def grow(self, "
+                            "tree)`")
+        if not isinstance(policy, BasePolicy) or type(policy).aforward is BasePolicy.aforward:
+            raise TypeError(f"policy={type(policy).__name__}: a policy is a BasePolicy with `async def aforward(self, "
+                            "situation, count=None, exclude=(), draw=0)`; a dspy module is called inside of one")
+        if not isinstance(value, BaseValue) or not judges(value):
+            raise TypeError(f"value={type(value).__name__}: a value is a BaseValue with `async def estimate(self, "
+                            "situation)`, or with `aforward(situations)` where it judges siblings together")
         self.environment, self.policy, self.value, self.seed, self.budget = environment, policy, value, seed, budget
-        self._range = environment.scale.bottom, environment.scale.top
 
     @property
     def information(self) -> Information:
@@ -51,230 +81,261 @@ class SearchProgram(dspy.Module):
         order = get_args(Information)
         return max((module.information for module in (self.policy, self.value)), key=order.index)
 
-    @abstractmethod
     async def grow(self, tree: Tree) -> None:
         """Search: add to `tree` until the algorithm is finished. May be ended at any await when a budget is spent."""
+        raise NotImplementedError(f"{type(self).__name__} has no grow(tree)")
 
     def choose(self, tree: Tree) -> Node:
-        """The leaf that is answered with: the best finished one that was kept, else the best of the deepest states.
-
-        Where a budget ended the search, the deepest may have been judged and not been kept yet.
-        """
-        nodes = [node for node in tree.nodes if node.kept] + [
-            node for node in tree.nodes if not node.kept and node.estimate is not None]
-        leaves = [node for node in nodes if node.state.terminal]
-        deepest = max(node.depth for node in nodes)
-        [leaf] = self.best(tree, [node for node in leaves if node.kept] or leaves or [
-            node for node in nodes if node.depth == deepest], 1)
-        return leaf
+        """The leaf that is answered with."""
+        return best_kept_leaf(self, tree)
 
     async def search(self, task: Task) -> Found:
         """Search one task within its budget. Raises StlError when it cannot be finished."""
-        tree, ended = Tree(task, self.environment.reset(task)), None
+        tree, ended = Tree(task, await engine.begin(self.environment, task), self.environment), None
+        self._check_inputs(tree)
         try:
             async with engine.context().until_deadline():
                 await self.grow(tree)
         except BudgetSpent as spent:
             ended = str(spent)
         leaf = self.choose(tree)
+        self._record_inputs(tree)
         answer = self.environment.answer(task, leaf.state)
         tree.about = {"program": type(self).__name__, "information": self.information, "answer": answer,
                       "chosen": leaf.id, "ended": ended}
+        if leaf.state.untaken:
+            tree.about["untaken"] = leaf.action
+        if not tree.root.children and not tree.root.state.terminal:
+            engine.context().note("nothing to choose from at the start")
         return Found(tree, leaf, answer, ended)
 
-    async def aforward(self, task: str | Task) -> dspy.Prediction:
+    async def commit(self, found: Found) -> Found:
+        """Take the chosen action that cannot be undone, at the end of `found`. Unchanged where there is none."""
+        leaf = found.leaf
+        if not leaf.state.untaken or leaf.parent is None:
+            return found
+        environment, task = self.environment, found.tree.task
+        step = await engine.commit(environment, task, found.tree.nodes[leaf.parent].state,
+                                   Action(leaf.action or "", irreversible=True))
+        leaf.state = step.state
+        found.tree.about["answer"] = answer = environment.answer(task, step.state)
+        return Found(found.tree, leaf, answer, found.ended)
+
+    async def aforward(self, task: str | Task, *, commit: bool = False, progress: bool = False,
+                       **fields: Any) -> dspy.Prediction:
         """Search one task.
 
+        Args:
+            commit: take the chosen action for good where it cannot be undone; else the prediction says what was not
+                taken.
+            progress: show a live line.
+            fields: further inputs that signatures may name.
+
         Returns a dspy.Prediction: answer, trajectory (list of actions), tree, usage (per module), cost in dollars
-        (None where a price is unknown), ended (the budget that ended the search, or None). Raises StlError for a bad
-        task or a model that fails.
+        (None where a price is unknown), ended (the budget that ended the search, or None), untaken, notes. Raises
+        StlError for a bad task or a model that fails.
         """
-        checked = task if isinstance(task, Task) else self.environment.task(task)
+        checked = with_fields(task if isinstance(task, Task) else self.environment.task(task), fields)
         self.check()
-        [result] = await engine.run_tasks(self, [checked], seed=self.seed, keep_trees=True)
+        [result] = await engine.run_tasks(self, [checked], seed=self.seed, keep_trees=True, commit=commit,
+                                          progress=engine.show_progress if progress else None)
         if result.error:
             raise StlError(f"task {checked.id!r} failed: {result.error}")
-        prices = [usage["dollars"] for usage in result.usage.values()]
-        return dspy.Prediction(
-            answer=result.answer, trajectory=result.trajectory, tree=Tree.from_dict(result.tree or {}),
-            usage=result.usage, cost=None if None in prices else sum(prices), ended=result.ended)
+        return Outcome.of(result)
 
-    def forward(self, task: str | Task) -> dspy.Prediction:
+    def forward(self, task: str | Task, *, commit: bool = False, progress: bool = False,
+                **fields: Any) -> dspy.Prediction:
         """`aforward` from ordinary code."""
-        return engine.run_sync(self.aforward(task))
+        return engine.run_sync(self.aforward(task, commit=commit, progress=progress, **fields))
+
+    # What it asks
+
+    def predictors_asked(self) -> list[Predictor]:
+        """The predictors of the policy and the value."""
+        return [predictor for _, predictor in self.named_sub_modules(Predictor)]
 
     def models(self) -> list[Model]:
         """The models of the policy and the value."""
-        return [models.load(module.predict.lm or module.lm) for module in self._asking()]
-
-    def _asking(self) -> list[Any]:
-        """The modules that call a model."""
-        return [module for _, module in self.named_sub_modules() if hasattr(module, "predict")]
+        return [predictor.model for predictor in self.predictors_asked()]
 
     def check(self) -> None:
         """Raises ModelError when a model of this program cannot be reached, or its price is needed and unknown.
 
-        AdapterError where an adapter would be asked in a prompt format that it was not trained on.
+        AdapterError where an adapter would be asked in a prompt format that it was not trained on; StlError for parts
+        that do not fit the environment.
         """
-        for module, model in zip(self._asking(), self.models(), strict=True):
-            choose_format(getattr(module, "format", None), model)
-            model.check(getattr(module, "max_tokens", 0))
-            for budget in (self.budget, getattr(module, "budget", None)):
+        if isinstance(self.policy, LegalMoves) and not self.environment.listable:
+            raise StlError(f"the actions of {self.environment.name} cannot be listed, so LegalMoves cannot propose "
+                           "them; use a Policy")
+        for predictor in self.predictors_asked():
+            model = predictor.model
+            choose_format(predictor.format, model)
+            model.check(predictor.sampling[1])
+            for budget in (self.budget, predictor.budget):
                 if budget and budget.dollars is not None and model.prices() is None:
                     raise ModelError(f"Budget(dollars={budget.dollars:g}): the price of {model.name} is unknown; "
                                      "register it with litellm.register_model, or limit tokens instead")
+        bounded = self.budget is not None and any(
+            limit is not None for limit in (self.budget.calls, self.budget.tokens, self.budget.dollars))
+        for name, module in self.named_sub_modules(dspy.Predict):
+            if bounded and not isinstance(module, Predictor):
+                raise StlError(f"{name} is a plain dspy.Predict, whose calls no budget counts; use "
+                               "stl_programs.Predictor in its place, or leave the budget out")
+
+    def _check_inputs(self, tree: Tree) -> None:
+        """Raises StlError, before anything is asked, for an input that the environment does not know."""
+        root = tree.situation(tree.root)
+        for name in ("policy", "value"):
+            predictor = getattr(getattr(self, name), "predict", None)
+            if isinstance(predictor, Predictor):
+                given = {"not_allowed": [], "count": 1, "states": [], "first": "", "second": ""}
+                predictor.inputs(root, **given)
+
+    def _record_inputs(self, tree: Tree) -> None:
+        """Keep what a lookahead signature asks about expanded and finished states, where the tree alone cannot say."""
+        environment, value = self.environment, self.value
+        wanted = set(environment.lookahead_signature.input_fields)
+        wanted |= {name for judge in environment.judges.values() if judge.lookahead
+                   for name in judge.lookahead.input_fields}
+        if type(environment).fields is Environment.fields and wanted <= DERIVED:
+            return
+        if not hasattr(value, "predict") and not hasattr(value, "values"):
+            return
+        for node in tree.nodes:
+            if node.expanded or node.state.terminal:
+                situation = tree.situation(node)
+                known = environment.fields(situation)
+                page = environment.page(situation)
+                node.inputs = {name: _plain(known[name]) for name in wanted if name in known} | (
+                    {"page": page} if page else {})
 
     # Parts that searches share
 
     async def expand(self, tree: Tree, node: Node, count: int | None = None) -> list[Node]:
         """Add up to `count` (None: as many as the policy gives) new successors of `node`, judged all together.
 
-        Returns all children. Two rounds of calls: proposals, then values. None for a terminal state.
+        Returns all children. Two rounds of calls: proposals, then values. None for a terminal state. Two that expand
+        one state at once share the work.
         """
-        if node.state.terminal or (node.expanded and count is None):
+        if node.state.terminal or (node.expanded and count is None and tree.complete(node)):
             return tree.children(node)
-        known = tree.children(node)
-        children = [tree.add(node, step.state.history[-1], step.state)
-                    for _, step in await self.propose(tree, node, count)]
-        await self.judge(tree, children)
-        return known + children
+        if count is not None:
+            return await self._expand(tree, node, count)
+        return await engine.context().joined(("expand", id(tree), node.id), lambda: self._expand(tree, node, None))
 
-    async def propose(self, tree: Tree, node: Node, count: int | None = None) -> list[Proposal]:
-        """Up to `count` (None: as many as the policy gives) new successors of `node`; it counts as expanded."""
+    async def _expand(self, tree: Tree, node: Node, count: int | None) -> list[Node]:
+        known = tree.children(node)
+        children = known if known and count is None and node.listed else self.add(
+            tree, node, await self.propose(tree, node, count))
+        if count is None:
+            node.listed = True
+        await self.judge(tree, [child for child in children if child.estimate is None])
+        return tree.children(node)
+
+    async def propose(self, tree: Tree, node: Node, count: int | None = None, draw: int = 0) -> list[Proposal]:
+        """Up to `count` (None: as many as the policy gives) new successors of `node`; it counts as expanded.
+
+        `draw` above 0: an independent attempt, which may propose what is a child already. In a world whose graph has
+        cycles, states that are on the path already are left out.
+        """
         engine.context().spend_state()
-        options = {} if count is None else {"count": count, "exclude": [child.action for child in tree.children(node)]}
-        proposals = await self.policy.aforward(self.environment, tree.task, node.state, **options)
+        exclude = [] if draw or count is None else [child.action for child in tree.children(node)]
+        proposals = await self.policy.aforward(tree.situation(node), count, exclude, draw)
         node.expanded = True
-        return [proposal for proposal in proposals if not proposal[0].irreversible]
+        if self.environment.cyclic:
+            visited = {before.state.key for before in tree.path(node)}
+            proposals = [one for one in proposals if one.transition.state.key not in visited]
+        if not proposals and not tree.children(node):
+            engine.context().note("states without a proposal")
+        return proposals
+
+    def add(self, tree: Tree, node: Node, proposals: list[Proposal]) -> list[Node]:
+        """The proposals as children of `node`; where the policy gave log-probabilities, with priors."""
+        children = [tree.add(node, step.state.history[-1], step.state, observation=step.observation, source=source,
+                             logprob=logprob) for _, step, source, logprob in proposals]
+        if any(child.logprob is not None for child in children):
+            set_priors(tree.children(node))
+        return children
+
+    async def sample(self, tree: Tree, node: Node, draw: int) -> Node | None:
+        """One more child of `node`, drawn independently of those of another `draw`; not judged. None without any."""
+        proposals = await self.propose(tree, node, 1, draw)
+        return self.add(tree, node, proposals)[0] if proposals else None
 
     async def judge(self, tree: Tree, nodes: list[Node]) -> None:
         """Estimate the states of `nodes`, all together. Raises BudgetSpent after those that the budget covered."""
-        judged = await self.value.judge(self.environment, tree.task, [node.state for node in nodes])
+        if not nodes:
+            return
+        judged = await self.value.aforward([tree.situation(node) for node in nodes])
         spent, unit = None, self.unit
         for node, estimate in zip(nodes, judged, strict=True):
             if isinstance(estimate, BudgetSpent):
                 spent = estimate
             else:
-                node.estimate, node.prior = estimate, unit(estimate)
+                node.estimate, node.worth = estimate, unit(estimate)
         if spent:
             raise spent
 
     def best(self, tree: Tree, nodes: list[Node], count: int) -> list[Node]:
         """The `count` best nodes of distinct states: missing estimates last, ties in random order."""
         if count == 1 and nodes:
-            scores = [worth(node) for node in nodes]
+            scores = [score_of(node) for node in nodes]
             top = max(scores)
             if scores.count(top) == 1:
                 return [nodes[scores.index(top)]]
         shuffled = list(nodes)
         engine.context().random("ties", tree.task.id, len(tree)).shuffle(shuffled)
-        return distinct(sorted(shuffled, key=worth, reverse=True))[:count]
+        return distinct(sorted(shuffled, key=score_of, reverse=True))[:count]
 
     def unit(self, estimate: ValueEstimate | None) -> float:
         """An estimate scaled to [0, 1] by the environment's scale; a missing one is worth 0."""
         if estimate is None or estimate.score is None:
             return 0.0
-        low, high = self._range
+        scale = self.environment.scale
+        low, high = scale.bottom, scale.top
         scaled = (estimate.score - low) / (high - low)
         return 0.0 if scaled < 0.0 else 1.0 if scaled > 1.0 else scaled
 
     # Saving: JSON beside adapter folders, never pickle
 
     def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
-        return {"program": type(self).__name__, "environment": self.environment.name,
-                "budget": self.budget.to_dict() if self.budget else None,
-                "settings": {name: getattr(self, name) for name in self.settings},
-                "policy": self.policy.dump_state(), "value": self.value.dump_state()}
+        return {**super().dump_state(json_mode), "environment": self.environment.name}
 
-    def save(self, path: str | Path, *_: Any, **__: Any) -> None:  # type: ignore[override]
-        """Write the program as JSON; adapters are copied into a folder beside it and named by their hash."""
-        from stl_programs.models.registry import export_adapter
+    def load_state(self, state: dict[str, Any], *, allow_unsafe_lm_state: bool = False) -> SearchProgram:  # type: ignore[override]
+        """Take over policy, value and settings of a saved program; adapters are verified and registered.
 
-        path = Path(path)
-        state = self.dump_state()
-        for value in _parts(state["value"]):
-            if "@" in (value.get("lm") or ""):
-                value["adapter"] = export_adapter(value["lm"], path.parent / f"{path.stem}-adapters", path.parent)
-        path.write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
-
-    def load(self, path: str | Path, *_: Any, **__: Any) -> None:  # type: ignore[override]
-        """Take over policy, value and settings of a saved program; its adapter is verified and registered.
-
-        Raises AdapterError where the adapter is gone, was changed, or belongs to another base or signature.
+        Raises StlError for a program of another kind or environment, AdapterError where an adapter is gone, was
+        changed, or belongs to another base.
         """
-        from stl_programs.models.registry import import_adapter
+        if state.get("environment") != self.environment.name:
+            raise StlError(f"the saved program is for {state.get('environment')}, this one for {self.environment.name}")
+        super().load_state(state, allow_unsafe_lm_state=allow_unsafe_lm_state)
+        return self
 
-        path = Path(path)
-        state = json.loads(path.read_text(encoding="utf-8"))
-        if state["program"] != type(self).__name__ or state["environment"] != self.environment.name:
-            raise StlError(f"{path} holds a {state['program']} for {state['environment']}, not a "
-                           f"{type(self).__name__} for {self.environment.name}")
-        for name, setting in state["settings"].items():
-            setattr(self, name, setting)
-        self.budget = _budget(state)
-        for value in _parts(state["value"]):
-            if adapter := value.get("adapter"):
-                import_adapter(value["lm"], adapter, path.parent)
-        self.policy = _policy(state["policy"], self.environment)
-        self.value = _value(state["value"], self.environment)
-        for module in self._asking():
-            if "@" in str(module.lm):
-                choose_format(module.format, models.load(module.lm))
+    def save(self, path: Any, save_program: bool = False, modules_to_serialize: Any = None) -> None:
+        """Write the program as JSON; adapters are copied into a folder beside it and named by their hash."""
+        if save_program:
+            raise StlError("save_program=True would pickle code; a program is saved as JSON: save(path) and load(path)")
+        write_program(self, path)
+
+    def load(self, path: Any, allow_pickle: bool = False, allow_unsafe_lm_state: bool = False) -> None:
+        """Take over a saved program; see `load_state`."""
+        load_program(self, path, allow_unsafe_lm_state)
 
 
-def distinct(nodes: list[Node]) -> list[Node]:
-    """The first node of every state."""
-    first: dict[Any, Node] = {}
-    for node in nodes:
-        first.setdefault(node.state.key, node)
-    return list(first.values())
+def with_fields(task: Task, fields: dict[str, Any]) -> Task:
+    """`task` with further inputs; they are part of what it is, and so of its id."""
+    if not fields:
+        return task
+    try:
+        text = json.dumps(fields, sort_keys=True)
+    except TypeError as error:
+        raise StlError(f"the inputs {', '.join(fields)} of task {task.id!r} must be JSON: {error}") from None
+    return Task(f"{task.id} {hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}", task.text,
+                {**task.fields, **fields})
 
 
-def worth(node: Node) -> float:
-    """The node's score; a missing or absent one is below all."""
-    return float("-inf") if node.estimate is None or node.estimate.score is None else node.estimate.score
+def _plain(value: Any) -> Any:
+    value = value() if callable(value) else value
+    return list(value) if isinstance(value, tuple) else value
 
-
-def _parts(value: dict[str, Any]) -> list[dict[str, Any]]:
-    """A saved value, or those that it is made of."""
-    return [part for inner in value["values"] for part in _parts(inner)] if "values" in value else [value]
-
-
-def _budget(state: dict[str, Any]) -> Budget | None:
-    return Budget(**state["budget"]) if state["budget"] else None
-
-
-def _policy(state: dict[str, Any], environment: Environment) -> dspy.Module:
-    if state["kind"] == "LegalMoves":
-        return LegalMoves()
-    options = {name: state[name] for name in ("count", "samples", "rounds", "temperature", "max_tokens", "format")}
-    policy = Policy(environment.policy_signature, state["lm"], budget=_budget(state), **options)
-    policy.predict.demos = state["demos"]
-    return policy
-
-
-def _value(state: dict[str, Any], environment: Environment) -> BaseValue:
-    kind = state["kind"]
-    if kind in ("Uniform", "Oracle"):
-        return {"Uniform": Uniform, "Oracle": Oracle}[kind]()
-    if kind == "PerDepth":
-        return PerDepth([_value(value, environment) for value in state["values"]])
-    options = {name: state[name] for name in ("samples", "temperature", "max_tokens", "format")}
-    options |= {"budget": _budget(state)}
-    value: Any
-    if kind == "SiblingValue":
-        value = SiblingValue(JudgeSiblings, state["lm"], aggregate=state["aggregate"], **options)
-    elif kind == "PairwiseValue":
-        value = PairwiseValue(CompareStates, state["lm"], **options)
-    elif kind == "Value":
-        signature = environment.value_signature if state["variant"] is None else lookahead_variant(
-            environment.lookahead_signature, state["variant"])
-        value = Value(signature, state["lm"], aggregate=state["aggregate"], **options)
-    else:
-        raise StlError(f"a saved value of kind {kind!r} is not one of this package's; build the program in code and "
-                       "load only its parts")
-    if (now := signature_version(value.predict.signature)) != state["signature"]:
-        raise AdapterError(f"the saved program speaks version {state['signature']} of its value signature; this "
-                           f"installation has {now}: install the version it was saved with")
-    value.predict.demos = state["demos"]
-    return value

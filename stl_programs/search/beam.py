@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import dspy
-
 from stl_programs import engine
 from stl_programs.environments.base import Environment
-from stl_programs.search.base import SearchProgram, distinct
+from stl_programs.policies import BasePolicy
+from stl_programs.search.base import SearchProgram
+from stl_programs.search.parts import distinct
 from stl_programs.tree import Tree
 from stl_programs.values import BaseValue
 
@@ -26,7 +26,7 @@ class BeamSearch(SearchProgram):
 
     settings = ("width", "expand_what")
 
-    def __init__(self, environment: Environment, policy: dspy.Module, value: BaseValue, *, width: int = 5,
+    def __init__(self, environment: Environment, policy: BasePolicy, value: BaseValue, *, width: int = 5,
                  expand: Literal["kept", "all"] = "kept", **options: Any):
         super().__init__(environment, policy, value, **options)
         if width < 1:

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
-
-import dspy
 
 from stl_programs import engine
 from stl_programs.environments.base import Environment
-from stl_programs.search.base import SearchProgram, worth
+from stl_programs.policies import BasePolicy
+from stl_programs.search.base import SearchProgram
+from stl_programs.search.parts import Priority, best_judged, by_value, score_of
 from stl_programs.tree import Node, Tree
 from stl_programs.values import BaseValue
-
-Priority = Callable[[Node, Tree], float]
-"""How soon a node is to be expanded: higher goes first."""
-
-
-def by_value(node: Node, tree: Tree) -> float:
-    """The node's own score; a missing one goes last."""
-    return worth(node)
 
 
 class BestFirstSearch(SearchProgram):
@@ -28,8 +20,8 @@ class BestFirstSearch(SearchProgram):
 
     Args:
         expansions: states expanded, at most.
-        priority: `priority(node, tree) -> float`; the node's value by default. It is asked once per node. Being code,
-            it is not saved: a loaded program keeps that of its constructor.
+        priority: `priority(node, tree) -> float`; the node's value by default. It is asked once per node. A saved
+            program names the function; load it into a program that was built with the same one.
         enough: stop when a finished state scores this much; the scale's top by default, infinity to never stop early.
         parallel: states being expanded at once in one tree. Above 1 the order depends on timing.
 
@@ -37,9 +29,9 @@ class BestFirstSearch(SearchProgram):
         >>> BestFirstSearch(env, policy, value, expansions=20, priority=lambda node, tree: -node.depth)
     """
 
-    settings = ("expansions", "enough", "parallel")
+    settings = ("expansions", "priority", "enough", "parallel")
 
-    def __init__(self, environment: Environment, policy: dspy.Module, value: BaseValue, *, expansions: int = 30,
+    def __init__(self, environment: Environment, policy: BasePolicy, value: BaseValue, *, expansions: int = 30,
                  priority: Priority = by_value, enough: float | None = None, parallel: int = 1, **options: Any):
         super().__init__(environment, policy, value, **options)
         if expansions < 1 or parallel < 1:
@@ -66,7 +58,7 @@ class BestFirstSearch(SearchProgram):
                     continue
                 seen.add(child.state.key)
                 if child.state.terminal:
-                    child.kept, finished = True, max(finished, worth(child))
+                    child.kept, finished = True, max(finished, score_of(child))
                 elif child.depth < self.environment.max_depth:
                     heapq.heappush(heap, (-self.priority(child, tree), child.id, child))
 
@@ -78,10 +70,3 @@ class BestFirstSearch(SearchProgram):
         for node in tree.path(leaf):
             node.kept = True
         return leaf
-
-
-def best_judged(program: SearchProgram, tree: Tree) -> Node:
-    """The best finished state that was judged; without one, the best of all judged states; the root before any."""
-    judged = [node for node in tree.nodes if node.estimate is not None]
-    [leaf] = program.best(tree, [node for node in judged if node.state.terminal] or judged or [tree.root], 1)
-    return leaf

@@ -6,11 +6,10 @@ import heapq
 from math import ceil, log
 from typing import Any
 
-import dspy
-
 from stl_programs.environments.base import Environment
-from stl_programs.search.base import SearchProgram, worth
-from stl_programs.search.best_first import best_judged
+from stl_programs.policies import BasePolicy
+from stl_programs.search.base import SearchProgram
+from stl_programs.search.parts import best_judged, score_of
 from stl_programs.tree import Node, Tree
 from stl_programs.values import BaseValue
 
@@ -35,7 +34,7 @@ class LiteSearch(SearchProgram):
 
     settings = ("expansions", "confidence", "most", "progress", "enough")
 
-    def __init__(self, environment: Environment, policy: dspy.Module, value: BaseValue, *, expansions: int = 60,
+    def __init__(self, environment: Environment, policy: BasePolicy, value: BaseValue, *, expansions: int = 60,
                  confidence: float = 0.9, most: int = 5, progress: float = 0.5, enough: float | None = None,
                  **options: Any):
         super().__init__(environment, policy, value, **options)
@@ -54,7 +53,7 @@ class LiteSearch(SearchProgram):
             node.kept, known = True, len(node.children)
             for child in (await self.expand(tree, node, count=1))[known:]:
                 child.kept = child.state.terminal
-                if child.kept and worth(child) >= self.enough:
+                if child.kept and score_of(child) >= self.enough:
                     return
                 if not child.state.terminal and child.depth < self.environment.max_depth:
                     heapq.heappush(heap, (self.priority(child), child.id, child))
@@ -67,10 +66,10 @@ class LiteSearch(SearchProgram):
 
     def priority(self, node: Node) -> float:
         """Lowest first: minus (progress so far + value to come)."""
-        return -(self.progress * node.depth / self.environment.max_depth + node.prior)
+        return -(self.progress * node.depth / self.environment.max_depth + node.worth)
 
     def width(self, node: Node) -> int:
         """How many children `node` is worth."""
-        if node.estimate is None or node.prior <= 0:
+        if node.estimate is None or node.worth <= 0:
             return self.most
-        return 1 if node.prior >= 1 else min(self.most, ceil(log(1 - self.confidence) / log(1 - node.prior)))
+        return 1 if node.worth >= 1 else min(self.most, ceil(log(1 - self.confidence) / log(1 - node.worth)))

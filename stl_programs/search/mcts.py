@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from math import log, sqrt
-from typing import Any, Literal
-
-import dspy
+from typing import Any
 
 from stl_programs import engine
 from stl_programs.environments.base import Environment
+from stl_programs.policies import BasePolicy
 from stl_programs.search.base import SearchProgram
+from stl_programs.search.parts import BACKUPS, SELECTIONS, Backup, Selection, named
 from stl_programs.tree import Node, Tree
 from stl_programs.values import BaseValue
 
-Backup = Literal["mean", "max", "hybrid"]
-
 
 class MCTS(SearchProgram):
-    """UCT: select, expand, evaluate, back up, `simulations` times.
+    """Select, expand, evaluate, back up, `simulations` times.
 
     A simulation descends to a leaf by Q + c sqrt(2 ln N / n), proposes and judges all its successors together, and
     backs up the value of the best one (with `rollout`, of the end of the greedy trajectory from there). A node's own
@@ -27,7 +24,9 @@ class MCTS(SearchProgram):
     Args:
         simulations: at most this many; fewer where the whole tree is known, or a budget is spent.
         exploration: c, for values in [0, 1].
-        backup: what Q is: the "mean" of what was backed up, its "max", or half of each ("hybrid").
+        selection: the rule of a descent: "uct", "puct" (with the policy's log-probabilities), or a function like those
+            of `search.parts`.
+        backup: what Q is: the "mean" of what was backed up, its "max", half of each ("hybrid"), or such a function.
         rollout: go on greedily to the end of the task before backing up.
         parallel: simulations under way at once in one tree, at most; one more is begun for every 8 that are finished,
             as simulations begun blindly mislead those after them. They count as visits whose value is not known yet
@@ -37,18 +36,18 @@ class MCTS(SearchProgram):
         >>> MCTS(env, policy, value, simulations=30, parallel=8, budget=Budget(dollars=0.10))(task="4 5 6 10")
     """
 
-    settings = ("simulations", "exploration", "backup", "rollout", "parallel")
+    settings = ("simulations", "exploration", "selection", "backup", "rollout", "parallel")
 
-    def __init__(self, environment: Environment, policy: dspy.Module, value: BaseValue, *, simulations: int = 30,
-                 exploration: float = 1.0, backup: Backup = "mean", rollout: bool = False, parallel: int = 1,
-                 **options: Any):
+    def __init__(self, environment: Environment, policy: BasePolicy, value: BaseValue, *, simulations: int = 30,
+                 exploration: float = 1.0, selection: str | Selection = "uct", backup: str | Backup = "mean",
+                 rollout: bool = False, parallel: int = 1, **options: Any):
         super().__init__(environment, policy, value, **options)
         if simulations < 1 or parallel < 1 or exploration < 0:
             raise ValueError(f"simulations={simulations}, parallel={parallel}, exploration={exploration}: at least 1, "
                              "1 and 0")
-        if backup not in ("mean", "max", "hybrid"):
-            raise ValueError(f"backup={backup!r}: choose 'mean', 'max' or 'hybrid'")
-        self.simulations, self.exploration, self.backup = simulations, exploration, backup
+        named(selection, SELECTIONS, "selection")
+        named(backup, BACKUPS, "backup")
+        self.simulations, self.exploration, self.selection, self.backup = simulations, exploration, selection, backup
         self.rollout, self.parallel = rollout, parallel
 
     async def grow(self, tree: Tree) -> None:
@@ -67,25 +66,15 @@ class MCTS(SearchProgram):
         nodes, node = tree.nodes, tree.root
         if node.closed or (node.in_flight and not node.expanded):
             return None
-        path, c, mean, highest = [node], self.exploration, self.backup == "mean", self.backup == "max"
+        path, c = [node], self.exploration
+        bonus, q_of = named(self.selection, SELECTIONS, "selection"), named(self.backup, BACKUPS, "backup")
         while node.expanded:
-            best, best_score = None, -1.0
-            explore = c * sqrt(2.0 * log(node.visits + node.in_flight + 1))
-            for index in node.children:
-                child = nodes[index]
-                if child.closed or (child.in_flight and not child.expanded):
-                    continue
-                n = child.visits + 1
-                q = (child.prior + child.value_sum) / n
-                if not mean:
-                    top = child.value_max if child.visits else q
-                    q = top if highest else (q + top) / 2
-                score = q + explore / sqrt(n + child.in_flight)
-                if score > best_score:
-                    best, best_score = child, score
-            if best is None:
+            children = [child for child in map(nodes.__getitem__, node.children)
+                        if not (child.closed or (child.in_flight and not child.expanded))]
+            if not children:
                 return None
-            node = best
+            scores = bonus(node, children, q_of(children), c)
+            node = children[scores.index(max(scores))]
             path.append(node)
         for node in path:
             node.in_flight += 1
@@ -107,7 +96,7 @@ class MCTS(SearchProgram):
             for node in path:
                 node.in_flight -= 1
             raise
-        self.back_up(tree, path, path[-1].prior)
+        self.back_up(tree, path, path[-1].worth)
 
     def back_up(self, tree: Tree, path: list[Node], value: float) -> None:
         """Count `value` at every node of `path`, and close what has nothing left to learn below it."""
@@ -132,7 +121,7 @@ class MCTS(SearchProgram):
         else:
             leaf = tree.root
             while leaf.children:
-                leaf = max(tree.children(leaf), key=lambda node: (node.visits, node.prior))
+                leaf = max(tree.children(leaf), key=lambda node: (node.visits, node.worth))
         for node in tree.path(leaf):
             node.kept = True
         return leaf

@@ -6,13 +6,12 @@ import heapq
 from collections.abc import Coroutine
 from typing import Any
 
-import dspy
-
 from stl_programs import engine
 from stl_programs.environments.base import Environment
-from stl_programs.policies import Proposal
-from stl_programs.search.base import SearchProgram, worth
-from stl_programs.search.best_first import best_judged
+from stl_programs.policies import BasePolicy
+from stl_programs.search.base import SearchProgram
+from stl_programs.search.parts import best_judged, score_of
+from stl_programs.situations import Proposal
 from stl_programs.tree import Node, Tree
 from stl_programs.values import BaseValue
 
@@ -38,7 +37,7 @@ class PartialExpansionSearch(SearchProgram):
 
     settings = ("judgements", "progress", "decay", "enough", "parallel")
 
-    def __init__(self, environment: Environment, policy: dspy.Module, value: BaseValue, *, judgements: int = 60,
+    def __init__(self, environment: Environment, policy: BasePolicy, value: BaseValue, *, judgements: int = 60,
                  progress: float = 0.4, decay: float = 0.04, enough: float | None = None, parallel: int = 1,
                  **options: Any):
         super().__init__(environment, policy, value, **options)
@@ -66,24 +65,24 @@ class PartialExpansionSearch(SearchProgram):
             if node.id not in waiting:
                 node.kept, waiting[node.id] = True, await self.propose(tree, node)
             left: list[Proposal] = []
-            for action, step in waiting[node.id]:
-                if same := known.get(step.state.key):
-                    child = tree.add(node, step.state.history[-1], step.state)
-                    child.estimate, child.prior = same.estimate, same.prior
+            for proposal in waiting[node.id]:
+                if same := known.get(proposal.transition.state.key):
+                    [child] = self.add(tree, node, [proposal])
+                    child.estimate, child.worth = same.estimate, same.worth
                 else:
-                    left.append((action, step))
-            waiting[node.id] = left
+                    left.append(proposal)
+            waiting[node.id], node.listed = left, not left
             if left:
-                _, step = left.pop(0)
-                child = tree.add(node, step.state.history[-1], step.state)
+                [child] = self.add(tree, node, [left.pop(0)])
+                node.listed = not left
                 await self.judge(tree, [child])
                 first = known.setdefault(child.state.key, child) is child  # else another turn judged it meanwhile
                 if first and child.state.terminal:
-                    child.kept, finished = True, max(finished, worth(child))
+                    child.kept, finished = True, max(finished, score_of(child))
                 elif first and child.depth < deepest:
-                    heapq.heappush(queue, (-(child.prior + self.progress * child.depth / deepest), child.id, child))
+                    heapq.heappush(queue, (-(child.worth + self.progress * child.depth / deepest), child.id, child))
             if left:
-                own = 1.0 if node.estimate is None else node.prior
+                own = 1.0 if node.estimate is None else node.worth
                 ahead = own + self.progress * (node.depth + 1) / deepest - self.decay * len(node.children)
                 heapq.heappush(queue, (-ahead, node.id, node))
 

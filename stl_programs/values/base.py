@@ -6,39 +6,55 @@ import statistics
 from collections.abc import Sequence
 from typing import Literal
 
-import dspy
-
 from stl_programs import engine
-from stl_programs.environments.base import Environment
 from stl_programs.errors import BudgetSpent
-from stl_programs.records import Information, Sample, State, Task, ValueEstimate
+from stl_programs.records import Information, Sample, ValueEstimate
+from stl_programs.saving import Saved
+from stl_programs.situations import Situation
 
 Aggregate = Literal["median", "mean", "max"]
 Judged = ValueEstimate | BudgetSpent
 """An estimate, or that the budget did not cover it."""
 
 
-class BaseValue(dspy.Module):
-    """What a search asks of a value: estimates of all siblings at once. Subclasses write `aforward` or `judge`."""
+class BaseValue(Saved):
+    """What a search asks of a value: estimates of several situations at once. Subclasses write `estimate`, or `aforward`
+    where they judge siblings together.
+
+    Example:
+        >>> class Depth(BaseValue):
+        ...     async def estimate(self, situation):
+        ...         return ValueEstimate(float(situation.depth), "further is better")
+    """
 
     information: Information = "reward-free"
 
-    async def aforward(self, environment: Environment, task: Task, state: State) -> ValueEstimate:
-        """The estimate of one state."""
-        [judged] = await self.judge(environment, task, [state])
+    async def estimate(self, situation: Situation) -> ValueEstimate:
+        """The estimate of one situation."""
+        [judged] = await self.aforward([situation])
         if isinstance(judged, BudgetSpent):
             raise judged
         return judged
 
-    async def judge(self, environment: Environment, task: Task, states: Sequence[State]) -> list[Judged]:
-        """An estimate per state, asked for side by side."""
-        return await engine.together(*(self._one(environment, task, state) for state in states))
+    async def aforward(self, situations: Sequence[Situation]) -> list[Judged]:
+        """An estimate per situation, asked for side by side."""
+        return await engine.together(*(self._one(situation) for situation in situations))
 
-    async def _one(self, environment: Environment, task: Task, state: State) -> Judged:
+    def forward(self, situations: Sequence[Situation]) -> list[Judged]:
+        """`aforward` from ordinary code."""
+        return engine.run_sync(self.aforward(situations))
+
+    async def _one(self, situation: Situation) -> Judged:
         try:
-            return await self.aforward(environment, task, state)
+            return await self.estimate(situation)
         except BudgetSpent as spent:
             return spent
+
+
+def judges(value: BaseValue) -> bool:
+    """Whether the class of `value` says how it judges."""
+    kind = type(value)
+    return kind.estimate is not BaseValue.estimate or kind.aforward is not BaseValue.aforward
 
 
 def aggregate(samples: Sequence[Sample], how: Aggregate) -> ValueEstimate:

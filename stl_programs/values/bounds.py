@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from stl_programs.environments.base import Environment
-from stl_programs.records import Information, State, Task, ValueEstimate
+from stl_programs.records import Information, ValueEstimate
+from stl_programs.situations import Situation
 from stl_programs.values.base import BaseValue, Judged
 
 
 class Uniform(BaseValue):
     """Every state is worth the same; calls no model. The floor of every table."""
 
-    async def judge(self, environment: Environment, task: Task, states: Sequence[State]) -> list[Judged]:
-        return [_SAME] * len(states)
-
-    def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
-        return {"kind": "Uniform"}
+    async def aforward(self, situations: Sequence[Situation]) -> list[Judged]:
+        return [_SAME] * len(situations)
 
 
 _SAME = ValueEstimate(0.0)
@@ -28,8 +24,5 @@ class Oracle(BaseValue):
 
     information: Information = "reward-guided"
 
-    async def judge(self, environment: Environment, task: Task, states: Sequence[State]) -> list[Judged]:
-        return [ValueEstimate(environment.oracle_value(state)) for state in states]
-
-    def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
-        return {"kind": "Oracle"}
+    async def aforward(self, situations: Sequence[Situation]) -> list[Judged]:
+        return [ValueEstimate(one.environment.oracle_value(one.state)) for one in situations]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import get_args
 
-from stl_programs.environments.base import Environment
-from stl_programs.records import Information, State, Task
+from stl_programs.records import Information
+from stl_programs.situations import Situation
 from stl_programs.values.base import BaseValue, Judged
 
 
@@ -27,12 +27,9 @@ class PerDepth(BaseValue):
     def information(self) -> Information:  # type: ignore[override]
         return max((value.information for value in self.values), key=get_args(Information).index)
 
-    async def judge(self, environment: Environment, task: Task, states: Sequence[State]) -> list[Judged]:
+    async def aforward(self, situations: Sequence[Situation]) -> list[Judged]:
         """Siblings share a depth, and so a value."""
-        depths = {max(len(state.history), 1) for state in states}
+        depths = {max(situation.depth, 1) for situation in situations}
         if len(depths) > 1:
-            return [judged for state in states for judged in await self.judge(environment, task, [state])]
-        return await self.values[min(*depths, len(self.values)) - 1].judge(environment, task, states) if states else []
-
-    def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
-        return {"kind": "PerDepth", "values": [value.dump_state() for value in self.values]}
+            return [judged for situation in situations for judged in await self.aforward([situation])]
+        return await self.values[min(*depths, len(self.values)) - 1].aforward(situations) if situations else []

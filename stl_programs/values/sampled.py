@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import dspy
 
-from signatures import NO_ACTION, Scale, lookahead_variant_of, signature_version
+from signatures import NO_ACTION, Scale
 from stl_programs import engine
 from stl_programs.engine import Budget
-from stl_programs.environments.base import Environment
-from stl_programs.models import Model, load, string_of
-from stl_programs.models.formats import choose_format, known_format
-from stl_programs.predictor import Draw, draw, spoken_format
-from stl_programs.records import Sample, State, Task, ValueEstimate
+from stl_programs.environments.base import Judge
+from stl_programs.errors import StlError
+from stl_programs.models import Model
+from stl_programs.predictor import Draw, Predictor
+from stl_programs.records import Sample, ValueEstimate
+from stl_programs.situations import Situation
 from stl_programs.values.base import Aggregate, BaseValue, aggregate
+
 
 
 class Value(BaseValue):
@@ -22,73 +25,94 @@ class Value(BaseValue):
 
     Args:
         signature: outputs `rationale` and `score`; a tuned value's signature also `best_action` and `next_state`.
-        lm: a LiteLLM string or a dspy LM; None uses dspy.settings.lm.
+        lm: a LiteLLM string, a dspy LM or a Model; None uses dspy.settings.lm.
         scale: how score words become numbers; the environment's by default.
         samples: draws per state. aggregate: of the draws that parsed; a state without any is missing.
-        format: how the model is asked ("chat", "compact", "lookahead"); None for the model's own.
-        budget: of this module over a run.
+        judges: `environment.judges`, where a world's pages are judged each in its own way.
+        rationale: of a tuned value: "nested" (the paper's equation 6: action -> next state . rationale) or "innermost"
+            (the rationale alone). Nested by default, as in the paper: it is the chain of steps that the model was
+            trained to say, and for a short chain it is what makes the judgement. Over iterations it grows by one step
+            each; choose "innermost" where next states are long pages.
+        temperature, max_tokens, format, budget: of its predictor.
     """
 
+    settings = ("aggregate", "scale", "rationale", "scales", "offsets")
+
     def __init__(self, signature: type[dspy.Signature], lm: Any = None, *, samples: int = 3,
-                 aggregate: Aggregate = "median", scale: Scale | None = None, temperature: float = 1.0,
-                 max_tokens: int = 512, format: str | None = None, budget: Budget | None = None):
+                 aggregate: Aggregate = "median", scale: Scale | None = None, judges: Mapping[str, Judge] | None = None,
+                 rationale: str = "nested", temperature: float | None = None, max_tokens: int | None = None,
+                 format: str | None = None, budget: Budget | None = None):
         super().__init__()
-        if samples < 1:
-            raise ValueError(f"samples={samples}: a value needs at least 1 draw")
         if aggregate not in ("median", "mean", "max"):
             raise ValueError(f"aggregate={aggregate!r}: choose median, mean or max")
-        if max_tokens < 1:
-            raise ValueError(f"max_tokens={max_tokens}: a reply needs at least 1; budgets reserve this many")
-        self.predict = dspy.Predict(signature)
-        self.lm, self.samples, self.aggregate, self.scale = lm, samples, aggregate, scale
-        self.temperature, self.max_tokens, self.budget = temperature, max_tokens, budget
-        self.format = known_format(format)
+        if rationale not in ("nested", "innermost"):
+            raise ValueError(f"rationale={rationale!r}: choose 'nested' or 'innermost'")
+        options: dict[str, Any] = {"role": "value", "samples": samples, "temperature": temperature,
+                                   "max_tokens": max_tokens, "format": format, "budget": budget}
+        self.predict = Predictor(signature, lm, **options)
+        self.pages = {page: Predictor(judge.signature, lm, **options) for page, judge in (judges or {}).items()}
+        """By page: the predictor that judges it."""
+        self.scales = [[page, judge.scale] for page, judge in (judges or {}).items()]
+        self.offsets = [page for page, judge in (judges or {}).items() if judge.offset]
+        self.aggregate, self.scale, self.rationale = aggregate, scale, rationale
 
     @property
     def model(self) -> Model:
         """The model that judges. Raises ModelError where there is none."""
-        return load(self.predict.lm or self.lm)
+        return self.predict.model
 
     @property
-    def prompt_format(self) -> dspy.Adapter:
-        """How this value asks its model. Raises AdapterError where its adapter was trained on another format."""
-        return choose_format(self.format, self.model)
+    def predictors_by_page(self) -> dict[str | None, Predictor]:
+        """Every predictor by the page that it judges; None for all other states."""
+        return {None: self.predict, **self.pages}
 
-    async def aforward(self, environment: Environment, task: Task, state: State) -> ValueEstimate:
-        """The estimate of one state; the same state asked twice within one scope is judged once."""
-        model = self.model
-        key = (model.name, signature_version(self.predict.signature), self.samples, self.aggregate, state.key)
-        return await engine.context().once(key, lambda: self._judge(environment, task, state, model))
+    async def estimate(self, situation: Situation) -> ValueEstimate:
+        """The estimate of one state; the same question asked twice within one scope is answered once."""
+        page, predict = self._judge_of(situation)
+        before = situation.before.estimate if page in self.offsets and situation.before else None
+        key = ("value", predict.identity(), self.aggregate, self.rationale, self.scale or situation.environment.name,
+               page, situation.state.key, situation.notes, before and before.score)
+        return await engine.context().once(key, lambda: self._ask(situation, page, predict, before))
 
-    async def _judge(self, environment: Environment, task: Task, state: State, model: Any) -> ValueEstimate:
-        fields = {"task": task.text, "trajectory": state.trajectory, "state": state.text}
-        inputs = {name: fields[name] for name in self.predict.signature.input_fields}
-        seeds = [engine.context().draw_seed("value", model.name, state.key, i) for i in range(self.samples)]
-        draws = await draw("value", model, self.predict, inputs, seeds, temperature=self.temperature,
-                           max_tokens=self.max_tokens, format_name=self.format, module=self, budget=self.budget,
-                           about=state.key)
-        scale = self.scale or environment.scale
-        return aggregate([read_sample(d, scale) for d in draws], self.aggregate)
+    async def _ask(self, situation: Situation, page: str | None, predict: Predictor,
+                   before: ValueEstimate | None) -> ValueEstimate:
+        current, name, key = engine.context(), predict.model.name, situation.state.key
+        seeds = [current.draw_seed("value", name, key, i) for i in range(predict.samples)]
+        draws = await predict.draw(predict.inputs(situation), seeds, about=key)
+        scale = self.scale_of(page, situation.environment)
+        found = aggregate([read_sample(draw, scale, self.rationale) for draw in draws], self.aggregate)
+        if page not in self.offsets or found.score is None:
+            return found
+        if before is None or before.score is None:
+            return ValueEstimate(None, found.rationale, found.samples)  # nothing to add the offset to
+        bounds = situation.environment.scale
+        return ValueEstimate(min(max(before.score + found.score, bounds.bottom), bounds.top), found.rationale,
+                             found.samples)
 
-    def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
-        return {"kind": "Value", "lm": string_of(self.predict.lm or self.lm), "samples": self.samples,
-                "aggregate": self.aggregate, "temperature": self.temperature, "max_tokens": self.max_tokens,
-                "format": spoken_format(self),
-                "variant": lookahead_variant_of(self.predict.signature),
-                "signature": signature_version(self.predict.signature),
-                "budget": self.budget.to_dict() if self.budget else None,
-                "demos": [dict(demo) for demo in self.predict.demos]}
+    def _judge_of(self, situation: Situation) -> tuple[str | None, Predictor]:
+        page = situation.environment.page(situation)
+        if page is None:
+            return None, self.predict
+        if page not in self.pages:
+            raise StlError(f"{situation.environment.name} judges this state as {page!r}, and the value has no such "
+                           "judge; build it with Value(..., judges=env.judges)")
+        return page, self.pages[page]
+
+    def scale_of(self, page: str | None, environment: Any) -> Scale:
+        """The scale that the judge of a page answers on."""
+        own = dict(self.scales).get(page) if page else None
+        return own or self.scale or environment.scale
 
 
-def read_sample(reply: Draw, scale: Scale) -> Sample:
-    """One draw as a sample. A tuned value's rationale is "action -> next state . rationale" (equation 6)."""
-    if reply.fields is None:
-        return Sample(None, missing=reply.missing)
-    score = scale.parse(str(reply.fields["score"]))
-    rationale = str(reply.fields.get("rationale", ""))
-    action = reply.fields.get("best_action", NO_ACTION)
-    if action != NO_ACTION:
-        rationale = f"{action} -> {reply.fields['next_state']} . {rationale}"
+def read_sample(draw: Draw, scale: Scale, rationale_of: str = "nested") -> Sample:
+    """One draw as a sample; of a tuned value's, with the action and the next state that it named (equation 6)."""
+    if draw.fields is None:
+        return Sample(None, missing=draw.missing)
+    score = scale.parse(str(draw.fields["score"]))
+    rationale = str(draw.fields.get("rationale", ""))
+    action = draw.fields.get("best_action", NO_ACTION)
+    if action != NO_ACTION and rationale_of == "nested":
+        rationale = f"{action} -> {draw.fields['next_state']} . {rationale}"
     if score is None:
-        return Sample(None, rationale, f"score {reply.fields['score']!r} is not on the scale")
+        return Sample(None, rationale, f"score {draw.fields['score']!r} is not on the scale")
     return Sample(score, rationale)

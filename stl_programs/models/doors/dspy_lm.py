@@ -67,6 +67,14 @@ def lm(name: str, *, api_base: str | Sequence[str] | None = None, api_key: str |
     return DoorLM(name, engine=engine, async_engine=AsyncEngine(engine), cache=cache, **of_dspy)
 
 
+def as_dspy(model: str | Model) -> dspy.LM:
+    """The dspy LM of a model string, or of a Model at hand."""
+    if isinstance(model, str):
+        return lm(model)
+    engine = Engine(model, {})
+    return DoorLM(model.name, engine=engine, async_engine=AsyncEngine(engine))
+
+
 def _open(name: str, connection: dict[str, Any]) -> Model:
     """The model, with a connection of its own where there is anything to say about it."""
     if "/" not in name or not connection:

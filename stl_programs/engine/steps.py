@@ -1,0 +1,128 @@
+"""Steps of an environment: pure ones are called; others are journaled, bounded, timed, retried and billed."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from stl_programs.engine.context import context
+from stl_programs.environments.base import Environment
+from stl_programs.errors import JournalError, StlError, TransientError
+from stl_programs.records import Action, State, Task, Transition, Usage
+
+ROLE = "environment"
+"""Whose steps they are, in bills."""
+
+
+async def take(environment: Environment, task: Task, state: State, action: Action) -> Transition:
+    """T(s, a), or the judged leaf of an action that cannot be undone; never taken twice in a trial.
+
+    Raises TaskError for an action that is not possible.
+    """
+    if action.irreversible:
+        return environment.leaf(state, action)
+    if environment.pure:
+        return environment.step(state, action)
+    path = (*state.history, action.text)
+    return await _once(environment, task, path, f"the step {action.text!r}", lambda: environment.astep(state, action))
+
+
+async def begin(environment: Environment, task: Task) -> State:
+    """Where `task` begins."""
+    if environment.pure:
+        return environment.reset(task)
+
+    async def reset() -> Transition:
+        return Transition(await environment.areset(task))
+
+    return (await _once(environment, task, (), "the reset", reset)).state
+
+
+async def commit(environment: Environment, task: Task, state: State, action: Action) -> Transition:
+    """Take the chosen action for good, at most once in the life of a journal.
+
+    Raises JournalError where an earlier run began to take it and ended before it knew what came of it.
+    """
+    current = context()
+    run, path = current.run, (*state.history, action.text)
+    key = step_key("commit", current.seed, current.task, *path)
+    if (done := run.own.steps.get(key)) is not None:
+        return environment.restore(path, done)
+    begun = step_key("commit begun", key)
+    if begun in run.own.steps:
+        raise JournalError(f"{action.text!r} of {task.id!r} was begun by an earlier run that ended before it knew what "
+                           "came of it; it is not taken again: look at the backend, and use another journal if it was "
+                           "not done")
+    if run.offline:
+        raise JournalError(f"offline: {action.text!r} of {task.id!r} was not taken")
+    if run.journal:
+        run.journal.step(begun, {"action": action.text})
+    transition = await environment.commit(task, state, action)
+    current.bill(ROLE, Usage(steps=1))
+    if run.journal:
+        run.journal.step(key, environment.record(transition))
+    return transition
+
+
+def step_key(*parts: object) -> str:
+    """Names a step in a journal."""
+    return hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=12).hexdigest()
+
+
+async def _once(environment: Environment, task: Task, path: tuple[str, ...], what: str,
+                ask: Callable[[], Awaitable[Transition]]) -> Transition:
+    """One request to the environment, by seed, task and path: remembered, found in a journal, or sent."""
+    current = context()
+    key = step_key(current.seed, current.task, *path)
+    run = current.run
+
+    async def send() -> Transition:
+        for recording in (run.own, run.recorded):
+            if key in recording.steps:
+                return environment.restore(path, recording.steps[key])
+        if run.offline:
+            raise JournalError(f"offline: {what} of {current.task!r} is in no journal")
+        transition = await _send(environment, what, ask)
+        if run.journal:
+            run.journal.step(key, _record(environment, transition))
+        return transition
+
+    return await current.once(("step", key), send)
+
+
+def _record(environment: Environment, transition: Transition) -> dict[str, Any]:
+    row = environment.record(transition)
+    try:
+        json.dumps(row)
+    except (TypeError, ValueError) as error:
+        raise StlError(f"a state of {environment.name} cannot be journaled: {error}; keep State.data JSON, or override "
+                       "Environment.record and restore") from None
+    return row
+
+
+async def _send(environment: Environment, what: str, ask: Callable[[], Awaitable[Transition]]) -> Transition:
+    """Within the environment's own bound and time-out; what fails transiently is sent again."""
+    current = context()
+    run = current.run
+    endpoint = f"environment {environment.name}"
+    run.gate.limits.setdefault(endpoint, environment.in_flight)
+    for attempt in range(environment.retries + 1):
+        started = time.perf_counter()
+        try:
+            async with run.gate.slot(endpoint, current.order):
+                started = time.perf_counter()
+                async with asyncio.timeout(environment.timeout):
+                    transition = await ask()
+            current.bill(ROLE, Usage(steps=1, seconds=time.perf_counter() - started))
+            return transition
+        except (TransientError, TimeoutError) as error:
+            current.bill(ROLE, Usage(steps=1, seconds=time.perf_counter() - started, failed_calls=1))
+            why = str(error) or f"no answer within {environment.timeout:g} s"
+            pause = getattr(error, "retry_after", None)
+        if attempt < environment.retries:
+            await asyncio.sleep(run.backoff * 2 ** attempt if pause is None else pause)
+    raise StlError(f"{what} of {environment.name} failed: {why} (sent {environment.retries + 1} times)")
