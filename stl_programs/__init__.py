@@ -5,7 +5,8 @@ from stl_programs.environments import Environment, GameOf24
 from stl_programs.models.doors.dspy_lm import lm
 from stl_programs.models.doors.litellm_providers import register_with_litellm
 from stl_programs.models.vllm import VllmServer
-from stl_programs.policies import LegalMoves, Policy
+from stl_programs.policies import BasePolicy, LegalMoves, Policy
+from stl_programs.predictor import Predictor
 from stl_programs.search import (
     MCTS,
     BeamSearch,
@@ -20,7 +21,7 @@ from stl_programs.values import BaseValue, Oracle, PairwiseValue, PerDepth, Sibl
 
 __version__ = "0.3.1"
 
-__all__ = ["MCTS", "BaseValue", "BeamSearch", "BestFirstSearch", "Budget", "Environment", "GameOf24", "GreedySearch",
+__all__ = ["MCTS", "BasePolicy", "BaseValue", "BeamSearch", "BestFirstSearch", "Budget", "Environment", "GameOf24", "GreedySearch",
            "LegalMoves", "LiteSearch", "Node", "Oracle", "PairwiseValue", "PartialExpansionSearch", "PerDepth",
-           "Policy", "SearchProgram", "SiblingValue", "Status", "TaskResult", "Tree", "Uniform", "Value", "VllmServer",
+           "Policy", "Predictor", "SearchProgram", "SiblingValue", "Status", "TaskResult", "Tree", "Uniform", "Value", "VllmServer",
            "lm", "register_with_litellm", "run_sync", "run_tasks", "show_progress"]

@@ -30,7 +30,14 @@ class TransientError(ModelError):
 
 
 class BudgetSpent(StlError):
-    """A budget does not cover the next request; nothing was sent for it."""
+    """A budget does not cover the next request; nothing was sent for it.
+
+    `owner` is whose: "task", "run" or a module. A task that another's budget ended can go on with a larger one.
+    """
+
+    def __init__(self, message: str, *, owner: str = "task"):
+        super().__init__(message)
+        self.owner = owner
 
 
 class AdapterError(StlError):

@@ -108,7 +108,7 @@ class Predictor(dspy.Predict):
 
     @property
     def model(self) -> Model:
-        """The model that is asked. Raises ModelError where there is none, AdapterError for an adapter of another base."""
+        """The model that is asked. Raises ModelError where there is none, or where the adapter is of another base."""
         if self.adapter is None:
             return load(self._lm)
         base = string_of(self._lm)
@@ -211,7 +211,8 @@ class Predictor(dspy.Predict):
 
     def reset(self) -> None:
         """Forget demonstrations and traces; the model is configuration, and stays."""
-        self.traces, self.train, self.demos = [], [], []
+        for name in ("traces", "train", "demos"):
+            setattr(self, name, [])
 
     def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
         """Model, adapter, instructions, fields, demos and settings as JSON; no key, no weights."""
@@ -230,7 +231,7 @@ class Predictor(dspy.Predict):
         signature = signature_from(state["signature"], self.signature)
         for name in ("traces", "train", "demos"):
             setattr(self, name, state[name])
-        self.signature = signature
+        self.signature: type[dspy.Signature] = signature
         for name, setting in state["settings"].items():
             if name not in self.SETTINGS:
                 raise StlError(f"a predictor has no setting {name!r}; load it with the version that saved it")

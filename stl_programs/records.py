@@ -57,7 +57,8 @@ class State:
                                 "it")
             object.__setattr__(self, "key", self.text)
 
-    def then(self, action: str, text: str, key: str | None = None, *, terminal: bool = False, data: Any = None) -> State:
+    def then(self, action: str, text: str, key: str | None = None, *, terminal: bool = False,
+             data: Any = None) -> State:
         """The state after `action`, with its history."""
         return State(text, key, (*self.history, action), terminal, data)  # type: ignore[arg-type]
 

@@ -137,8 +137,8 @@ def _dumped(part: Part) -> Any:
 def _loaded(state: Any, present: Part, unsafe: bool) -> Part:
     """`present` where it is of the saved kind, made to be what the state says; else a new part."""
     if isinstance(state, list):
-        old = present if isinstance(present, list) and len(present) == len(state) else [None] * len(state)
-        return [_loaded(one, of, unsafe) for one, of in zip(state, old, strict=True)]
+        row = present if isinstance(present, list) and len(present) == len(state) else [None] * len(state)
+        return [_loaded(one, of, unsafe) for one, of in zip(state, row, strict=True)]
     if "of" in state:
         old = present if isinstance(present, dict) else {}
         return {name: _loaded(one, old.get(name), unsafe) for name, one in state["of"].items()}

@@ -8,7 +8,7 @@ from stl_programs.records import Action, State, Task, Transition, ValueEstimate
 
 
 class Source(NamedTuple):
-    """Where a proposal came from: which round of asking, which draw of it, and which place among that draw's actions."""
+    """Where a proposal came from: the round of asking, the draw in it, and the place among that draw's actions."""
 
     model: str
     round: int

@@ -65,6 +65,8 @@ class Found:
     leaf: Node
     answer: str
     ended: str | None = None
+    ended_by: str | None = None
+    """Whose budget it was: "task", "run" or a module."""
 
 
 class Tree:

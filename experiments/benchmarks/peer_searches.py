@@ -37,7 +37,7 @@ class Asked:
     def judge(self, state: State) -> float:
         """One call."""
         self.calls.spend(self.task)
-        return self.value.estimate(self.environment, state)
+        return self.value.guess(self.environment, state)
 
     def best(self, found: list[tuple[State, float]]) -> str:
         """The answer of the best leaf; without one, of the best of the deepest."""
@@ -70,7 +70,7 @@ def treequest_answer(make: Callable[[], Any], again: str, environment: TreeWorld
     def generate(parent: TreeNode | None) -> tuple[TreeNode, float]:
         node = root if parent is None else parent
         if node.state.terminal:
-            return node, asked.value.estimate(environment, node.state) if again == "score" else 0.0
+            return node, asked.value.guess(environment, node.state) if again == "score" else 0.0
         if not node.named:
             node.named = asked.successors(node.state)
         if not node.left:

@@ -77,7 +77,7 @@ def ours() -> dict[str, Callable[..., SearchProgram]]:
 
 def value_and_depth(bonus: float, node: Node, tree: Tree) -> float:
     """A priority: the node's value, and `bonus` for each level."""
-    return node.prior + bonus * node.depth
+    return node.worth + bonus * node.depth
 
 
 def our_regrets(make: Callable[..., SearchProgram], environment: TreeWorld, worlds: Sequence[int],

@@ -11,5 +11,5 @@ from stl_programs.engine.steps import begin, commit, take
 from stl_programs.records import TaskResult
 
 __all__ = ["Budget", "Context", "Cost", "Gate", "Journal", "Ledger", "Recording", "Run", "Search", "Status",
-           "TaskResult", "begin", "commit", "complete", "context", "enter", "read_journal", "rolling", "run_sync", "run_tasks",
-           "show_progress", "take", "together"]
+           "TaskResult", "begin", "commit", "complete", "context", "enter", "read_journal", "rolling", "run_sync",
+           "run_tasks", "show_progress", "take", "together"]

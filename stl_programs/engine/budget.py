@@ -98,7 +98,7 @@ class Ledger:
 
     def refusal(self, name: str, cost: Cost) -> BudgetSpent:
         return BudgetSpent(f"the {self.owner}'s budget of {self.limits[name]:g} {name} is spent: {self.spent[name]:g} "
-                           f"used, and the next request may need {self._amount(cost, name):g}")
+                           f"used, and the next request may need {self._amount(cost, name):g}", owner=self.owner)
 
     def _amount(self, cost: Cost, name: str) -> float:
         amount = getattr(cost, name)

@@ -48,6 +48,15 @@ async def complete(current: Context, role: str, model: Model, messages: Messages
     return texts[:len(seeds)]
 
 
+_old = complete
+
+
+async def complete(current, model, request):  # type: ignore
+    texts = await _old(current, request.role, model, request.messages, request.seeds, temperature=request.temperature,
+                       max_tokens=request.max_tokens, module=request.module, budget=request.budget, about=request.about)
+    return Completions(texts, 0, 0)
+
+
 class _Call:
     """One request and its attempts."""
 

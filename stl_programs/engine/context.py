@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 from stl_programs.engine.budget import Bank, Budget, Cost, Ledger, cost_of
 from stl_programs.engine.gate import Gate
 from stl_programs.engine.journal import Journal, Recording
-from stl_programs.errors import BudgetSpent, JournalError
+from stl_programs.errors import BudgetSpent
 from stl_programs.records import Usage
 
 T = TypeVar("T")
@@ -175,6 +175,14 @@ class Context:
                     raise
             # another trial's budget did not cover it: asked again, on this one's
 
+    async def joined(self, key: Any, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """`make()`, shared by all who ask for `key` while it is under way; nothing is remembered afterwards."""
+        work = self.memory.get(key)
+        if work is None:
+            work = self.memory[key] = Work(self, make())
+            work.task.add_done_callback(lambda _: self.memory.pop(key, None))
+        return await work.wait()
+
     def _remember(self, key: Any, task: asyncio.Task[Any]) -> None:
         if task.cancelled() or task.exception() is not None:
             self.memory.pop(key, None)
@@ -204,7 +212,7 @@ class Context:
             if not clock.expired():  # somebody else's
                 raise
             owner = "task" if self.deadline == min(limits) else "run"
-            raise BudgetSpent(f"the {owner}'s budget of seconds is spent") from None
+            raise BudgetSpent(f"the {owner}'s budget of seconds is spent", owner=owner) from None
 
     async def stop(self) -> None:
         """End what is still under way; what another trial waits for is finished first, on this one's bill."""

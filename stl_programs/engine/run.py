@@ -217,7 +217,7 @@ class _Batch:
             result.states_expanded = sum(1 for _ in found.tree.expanded())
             result.states_judged = sum(node.estimate is not None for node in found.tree.nodes)
             if self.keep_trees:
-                found.tree.costs = current.costs
+                found.tree.paid = current.costs
                 result.tree = found.tree.to_dict()
         except StlError as error:
             result.error = f"{type(error).__name__}: {error}"

@@ -49,8 +49,8 @@ class Judge:
 class Environment(ABC):
     """One task family: its states and transitions, the signatures that speak of them, and their scale.
 
-    Required: `name`, `max_depth`, `scale`, the three signatures, `task`, `reset`, `step`, `answer` and `_score`; `tasks`
-    for training and evaluation; `legal_actions` for `LegalMoves`. `check_environment` plays it and says what is wrong.
+    Required: `name`, `max_depth`, `scale`, the three signatures, `task`, `reset`, `step`, `answer` and `_score`;
+    `tasks` for training and evaluation; `legal_actions` for `LegalMoves`. `check_environment` plays it and says what is wrong.
     """
 
     name: str
@@ -94,7 +94,7 @@ class Environment(ABC):
         """T(s, a). Raises TaskError for an action that is not possible in `state`."""
 
     def legal_actions(self, state: State) -> list[Action]:
-        """Every action of a state, one per distinct next state. Leave it out where they cannot be listed (free text)."""
+        """Every action of a state, one per distinct next state. Leave it out where they cannot be listed."""
         raise StlError(f"the actions of {self.name} cannot be listed; propose them with a Policy")
 
     @property
@@ -141,8 +141,9 @@ class Environment(ABC):
 
     def leaf(self, state: State, action: Action) -> Transition:
         """What a search judges in place of taking an `action` that cannot be undone: a leaf that was not taken."""
-        return Transition(State(f"{state.text}\n(chosen, and not taken yet: {action.text})", f"{state.key}\n{action.text}",
-                                (*state.history, action.text), True, state.data, untaken=True), terminated=True)
+        text = f"{state.text}\n(chosen, and not taken yet: {action.text})"
+        return Transition(State(text, f"{state.key}\n{action.text}", (*state.history, action.text), True, state.data,
+                                untaken=True), terminated=True)
 
     async def commit(self, task: Task, state: State, action: Action) -> Transition:
         """Take `action` in `state` for good, once, after the search."""
@@ -162,7 +163,7 @@ class Environment(ABC):
         """`score`, for environments whose reward is asked of a backend."""
         return self.score(task, answer)
 
-    async def aclose(self) -> None:
+    async def aclose(self) -> None:  # noqa: B027
         """Give back sessions and connections; called when a run ends. The environment can be used again."""
 
     def record(self, transition: Transition) -> dict[str, Any]:

@@ -10,7 +10,7 @@ An adapter is a version of a name, never new weights under an old one.
 """
 
 from stl_programs.models.artifacts import PROVENANCE, adapter_hash
-from stl_programs.models.base import Completions, Messages, Model, Prices, ReplyOptions
+from stl_programs.models.base import Completions, Messages, Model, Prices, Reply, ReplyOptions, Request
 from stl_programs.models.registry import (
     EMBEDDED,
     adapter_path,

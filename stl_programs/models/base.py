@@ -64,6 +64,25 @@ class Completions:
     """This request's share of the work, where a model batches in this process; None: as long as it was waited for."""
     logprobs: list[list[tuple[str, float]]] | None = None
     """Per draw, its tokens with their natural log-probabilities at temperature 1; where they were asked for."""
+    finish_reasons: list[str | None] | None = None
+    thoughts: list[str | None] | None = None
+
+
+Reply = Completions
+
+
+@dataclass(frozen=True)
+class Request:
+    messages: Messages
+    seeds: tuple[int, ...]
+    temperature: float = 1.0
+    max_tokens: int = 512
+    options: ReplyOptions = PLAIN
+    adapter: str | None = None
+    role: str = ""
+    about: str | None = None
+    module: object = None
+    budget: Any = None
 
 
 class Model(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from typing import Any, get_args
 
 import dspy
@@ -21,7 +22,7 @@ from stl_programs.saving import Saved
 from stl_programs.search.files import load_program, write_program
 from stl_programs.search.parts import best_kept_leaf, distinct, score_of, set_priors
 from stl_programs.search.shown import Outcome
-from stl_programs.situations import Proposal, Situation
+from stl_programs.situations import Proposal
 from stl_programs.tree import Found, Node, Tree
 from stl_programs.values import BaseValue
 from stl_programs.values.base import judges
@@ -91,13 +92,15 @@ class SearchProgram(Saved):
 
     async def search(self, task: Task) -> Found:
         """Search one task within its budget. Raises StlError when it cannot be finished."""
-        tree, ended = Tree(task, await engine.begin(self.environment, task), self.environment), None
+        tree = Tree(task, await engine.begin(self.environment, task), self.environment)
+        spent: BudgetSpent | None = None
         self._check_inputs(tree)
         try:
             async with engine.context().until_deadline():
                 await self.grow(tree)
-        except BudgetSpent as spent:
-            ended = str(spent)
+        except BudgetSpent as error:
+            spent = error
+        ended = None if spent is None else str(spent)
         leaf = self.choose(tree)
         self._record_inputs(tree)
         answer = self.environment.answer(task, leaf.state)
@@ -107,7 +110,7 @@ class SearchProgram(Saved):
             tree.about["untaken"] = leaf.action
         if not tree.root.children and not tree.root.state.terminal:
             engine.context().note("nothing to choose from at the start")
-        return Found(tree, leaf, answer, ended)
+        return Found(tree, leaf, answer, ended, None if spent is None else spent.owner)
 
     async def commit(self, found: Found) -> Found:
         """Take the chosen action that cannot be undone, at the end of `found`. Unchanged where there is none."""
@@ -119,7 +122,7 @@ class SearchProgram(Saved):
                                    Action(leaf.action or "", irreversible=True))
         leaf.state = step.state
         found.tree.about["answer"] = answer = environment.answer(task, step.state)
-        return Found(found.tree, leaf, answer, found.ended)
+        return replace(found, answer=answer)
 
     async def aforward(self, task: str | Task, *, commit: bool = False, progress: bool = False,
                        **fields: Any) -> dspy.Prediction:
@@ -239,7 +242,7 @@ class SearchProgram(Saved):
         cycles, states that are on the path already are left out.
         """
         engine.context().spend_state()
-        exclude = [] if draw or count is None else [child.action for child in tree.children(node)]
+        exclude = [] if draw or count is None else [child.action or "" for child in tree.children(node)]
         proposals = await self.policy.aforward(tree.situation(node), count, exclude, draw)
         node.expanded = True
         if self.environment.cyclic:

@@ -13,14 +13,14 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import erf, sqrt
 from statistics import NormalDist
-from typing import Any
 
 from signatures import EstimateValue, Lookahead, NumberScale, ProposeActions
 from stl_programs import engine
 from stl_programs.environments.base import Environment
 from stl_programs.errors import BudgetSpent, TaskError
-from stl_programs.policies import LegalMoves, Proposal
+from stl_programs.policies import LegalMoves
 from stl_programs.records import Action, State, Task, Transition, ValueEstimate
+from stl_programs.situations import Proposal, Situation
 from stl_programs.values import BaseValue
 
 Path = tuple[int, ...]
@@ -230,20 +230,21 @@ class WorldPolicy(LegalMoves):
         count: B, how many successors it names where the search does not say; None for all.
     """
 
+    settings = ("count",)
+
     def __init__(self, calls: Calls, count: int | None = None):
         super().__init__()
         self.calls, self.count = calls, count
 
-    async def aforward(self, environment: Environment, task: Task, state: State, *, count: int | None = None,
-                       exclude: Sequence[str] = ()) -> list[Proposal]:
+    async def aforward(self, situation: Situation, count: int | None = None, exclude: Sequence[str] = (),
+                       draw: int = 0) -> list[Proposal]:
         """Up to `count` successors (None: the policy's own) whose action is not in `exclude`; raises BudgetSpent."""
 
         async def ask() -> None:
-            self.calls.spend(task)
+            self.calls.spend(situation.task)
 
-        await engine.context().once(("world policy", state.key), ask)
-        count = self.count if count is None else count
-        return await super().aforward(environment, task, state, count=count, exclude=exclude)
+        await engine.context().once(("world policy", situation.state.key), ask)
+        return await super().aforward(situation, self.count if count is None else count, exclude, draw)
 
 
 class WorldValue(BaseValue):
@@ -258,29 +259,29 @@ class WorldValue(BaseValue):
         latency: awaited before a judgement: `latency(state)` seconds.
     """
 
+    settings = ("noise", "seed")
+
     def __init__(self, noise: float = 0.2, *, seed: int = 0, calls: Calls | None = None,
                  latency: Callable[[State], float] | None = None):
         super().__init__()
         self.noise, self.seed, self.calls, self.latency = noise, seed, calls, latency
 
-    def estimate(self, environment: Environment, state: State) -> float:
+    def guess(self, environment: Environment, state: State) -> float:
         """The judgement of `state`, uncounted."""
         _, path = state.data
         spread = self.noise * (1 - len(path) / (environment.max_depth + 1))
         [draw] = uniform(f"noise/{self.seed}/{state.key}", 1)
         return min(max(environment.oracle_value(state) + spread * _NORMAL.inv_cdf(draw), 0.0), 1.0)
 
-    async def aforward(self, environment: Environment, task: Task, state: State) -> ValueEstimate:
+    async def estimate(self, situation: Situation) -> ValueEstimate:
         """The judgement of one state; raises BudgetSpent where no call is left."""
-        return await engine.context().once(("world value", id(self), state.key),
-                                           lambda: self._judge(environment, task, state))
+        return await engine.context().once(("world value", id(self), situation.state.key),
+                                           lambda: self._judge(situation))
 
-    async def _judge(self, environment: Environment, task: Task, state: State) -> ValueEstimate:
+    async def _judge(self, situation: Situation) -> ValueEstimate:
+        state = situation.state
         if self.calls:
-            self.calls.spend(task)
+            self.calls.spend(situation.task)
         if self.latency:
             await asyncio.sleep(self.latency(state))
-        return ValueEstimate(self.estimate(environment, state), f"about {state.text}")
-
-    def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
-        return {"kind": "WorldValue", "noise": self.noise, "seed": self.seed}
+        return ValueEstimate(self.guess(situation.environment, state), f"about {state.text}")

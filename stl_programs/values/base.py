@@ -18,8 +18,9 @@ Judged = ValueEstimate | BudgetSpent
 
 
 class BaseValue(Saved):
-    """What a search asks of a value: estimates of several situations at once. Subclasses write `estimate`, or `aforward`
-    where they judge siblings together.
+    """What a search asks of a value: estimates of several situations at once.
+
+    Subclasses write `estimate`, or `aforward` where they judge siblings together.
 
     Example:
         >>> class Depth(BaseValue):

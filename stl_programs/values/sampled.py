@@ -19,7 +19,6 @@ from stl_programs.situations import Situation
 from stl_programs.values.base import Aggregate, BaseValue, aggregate
 
 
-
 class Value(BaseValue):
     """V(s) by a language model: several draws, each parsed by itself, aggregated.
 
@@ -52,7 +51,7 @@ class Value(BaseValue):
         self.predict = Predictor(signature, lm, **options)
         self.pages = {page: Predictor(judge.signature, lm, **options) for page, judge in (judges or {}).items()}
         """By page: the predictor that judges it."""
-        self.scales = [[page, judge.scale] for page, judge in (judges or {}).items()]
+        self.scales: list[list[Any]] = [[page, judge.scale] for page, judge in (judges or {}).items()]
         self.offsets = [page for page, judge in (judges or {}).items() if judge.offset]
         self.aggregate, self.scale, self.rationale = aggregate, scale, rationale
 
@@ -64,7 +63,8 @@ class Value(BaseValue):
     @property
     def predictors_by_page(self) -> dict[str | None, Predictor]:
         """Every predictor by the page that it judges; None for all other states."""
-        return {None: self.predict, **self.pages}
+        found: dict[str | None, Predictor] = {None: self.predict}
+        return found | dict(self.pages)
 
     async def estimate(self, situation: Situation) -> ValueEstimate:
         """The estimate of one state; the same question asked twice within one scope is answered once."""
@@ -100,7 +100,7 @@ class Value(BaseValue):
 
     def scale_of(self, page: str | None, environment: Any) -> Scale:
         """The scale that the judge of a page answers on."""
-        own = dict(self.scales).get(page) if page else None
+        own: Scale | None = next((scale for of, scale in self.scales if of == page), None)
         return own or self.scale or environment.scale
 
 
