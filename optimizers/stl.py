@@ -6,7 +6,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -65,25 +65,29 @@ class Callback(Protocol):
 class SelfTaughtLookahead(Teleprompter):
     """Improve a program's value model by its own one-step lookahead: no reward, no demonstration.
 
+    `rollout_aggregate`, `rollout_samples`, `expand`, `others_per_top` and `lora` left out (None) are those that the
+    directory of the value model's weights brings (key "training" of its stl_programs.json), else the paper's.
+
     Args:
         iterations: n. tasks_per_iteration: m; the training set is used in order, and again from its start if it is
             shorter than n * m.
         run_dir: where rollouts, data and adapters are written. A compile that was cut short goes on from there.
-        rollout_aggregate: of the draws during rollouts; the compiled program keeps its own for evaluation.
-        rollout_samples: draws per state during rollouts; None keeps the program's.
+        rollout_aggregate: of the draws during rollouts; the compiled program keeps its own for evaluation. The
+            paper's: "median".
+        rollout_samples: draws per state during rollouts. The paper's: as many as the program's.
         expand: look ahead from the "kept" states of a rollout, as the paper does, or from "all" proposed ones.
         gamma: discount of equation 3.
         variant: what a tuned value says before its score: lv, lv+tr or lv+tr+r.
         start: fine-tune every V(k) from the "base" model, as the paper does, or "continue" from V(k-1).
         merge: keep examples of earlier iterations, the latest label of a state winning (appendix F.4).
-        others_per_top: rows below the top score for each row at it; None keeps all.
+        others_per_top: rows below the top score for each row at it, or "all", as in the paper.
         filters: named predicates that drop examples; see `optimizers.data.rows`.
         closed: states that no training row may be about or lead to (a strict split).
         per_depth: one adapter for the states of every depth (appendix D.3), the last one for all deeper; where states
             of one look are worth different things early and late. The compiled value is a `PerDepth`.
         terminal_states: also train on the judgements of terminal states.
         share_judgements: judge a state once per rollout phase, where values do not depend on the task.
-        lora: training settings; the paper's by default.
+        lora: training settings, passed as a whole: what a `LoraSettings` leaves out is the paper's.
         in_flight, concurrency: requests at once to one endpoint, and tasks open at once; see `run_tasks`.
         weights: directory of the value model's weights, where the model itself is served elsewhere.
 
@@ -93,10 +97,10 @@ class SelfTaughtLookahead(Teleprompter):
     """
 
     def __init__(self, *, iterations: int = 1, tasks_per_iteration: int = 50, run_dir: str | Path = "runs/stl",
-                 rollout_aggregate: Aggregate = "median", rollout_samples: int | None = None,
-                 expand: Literal["kept", "all"] = "kept", gamma: float = 1.0, variant: Variant = "lv+tr+r",
+                 rollout_aggregate: Aggregate | None = None, rollout_samples: int | None = None,
+                 expand: Literal["kept", "all"] | None = None, gamma: float = 1.0, variant: Variant = "lv+tr+r",
                  start: Literal["base", "continue"] = "base", merge: bool = True,
-                 others_per_top: float | None = None, filters: dict[str, Filter] | None = None,
+                 others_per_top: float | Literal["all"] | None = None, filters: dict[str, Filter] | None = None,
                  closed: Closed | None = None, per_depth: bool = False,
                  terminal_states: bool = True, share_judgements: bool = True, lora: LoraSettings | None = None,
                  weights: str | Path | None = None, in_flight: int = 32, concurrency: int | None = None, seed: int = 0,
@@ -108,13 +112,16 @@ class SelfTaughtLookahead(Teleprompter):
             raise ValueError(f"start={start!r}: choose 'base' or 'continue'")
         if not 0 < gamma <= 1:
             raise ValueError(f"gamma={gamma}: a discount is above 0 and at most 1")
+        self._passed: dict[str, Any] = {"rollout_aggregate": rollout_aggregate, "rollout_samples": rollout_samples,
+                                        "expand": expand, "others_per_top": others_per_top}
+        StlSettings(**{name: value for name, value in self._passed.items() if value is not None})
+        self._lora = lora
+        self._resolved: tuple[StlSettings, LoraSettings] | None = None
         self.iterations, self.tasks_per_iteration, self.run_dir = iterations, tasks_per_iteration, Path(run_dir)
-        self.rollout_aggregate, self.rollout_samples, self.expand = rollout_aggregate, rollout_samples, expand
         self.gamma, self.variant, self.start, self.merge = gamma, variant, start, merge
         self.closed, self.per_depth = closed, per_depth
-        self.others_per_top, self.filters, self.terminal_states = others_per_top, filters or {}, terminal_states
-        self.share_judgements, self.lora, self.concurrency = share_judgements, lora or LoraSettings(), concurrency
-        self.in_flight = in_flight
+        self.filters, self.terminal_states = filters or {}, terminal_states
+        self.share_judgements, self.in_flight, self.concurrency = share_judgements, in_flight, concurrency
         self.weights, self.seed, self.callback = Path(weights) if weights else None, seed, callback
 
     def compile(self, student: SearchProgram, *, trainset: Sequence[Task | str | dspy.Example],
@@ -147,11 +154,11 @@ class SelfTaughtLookahead(Teleprompter):
     # The steps of an iteration
 
     def _roll_out(self, program: SearchProgram, tasks: list[Task], k: int) -> list[TaskResult]:
-        roller = program.deepcopy()
+        roller, (stl, _) = program.deepcopy(), self.resolved
         for value in roller.value.values if isinstance(roller.value, PerDepth) else [roller.value]:
-            value.aggregate, value.samples = self.rollout_aggregate, self.rollout_samples or value.samples
+            value.aggregate, value.samples = stl.rollout_aggregate, stl.rollout_samples or value.samples
         if isinstance(roller, BeamSearch):
-            roller.expand_what = self.expand
+            roller.expand_what = stl.expand
 
         def progress(status: Status) -> None:
             if self.callback:
@@ -175,13 +182,13 @@ class SelfTaughtLookahead(Teleprompter):
     def _filter(self, student: SearchProgram, found: list[LookaheadExample], earlier: list[LookaheadExample],
                 dropped: Counter[str]) -> dict[int | None, Dataset]:
         """The rows, by the depth whose value they teach; all under None where one value judges every depth."""
-        environment = student.environment
+        environment, others = student.environment, self.resolved[0].others_per_top
 
         def build(found: list[LookaheadExample], earlier: list[LookaheadExample], dropped: Counter[str]) -> Dataset:
             return build_dataset(
                 found, environment.lookahead_signature, student.value.prompt_format,
                 student.value.scale or environment.scale, variant=self.variant, earlier=earlier, filters=self.filters,
-                others_per_top=self.others_per_top, seed=self.seed, dropped=dropped)
+                others_per_top=None if others == "all" else others, seed=self.seed, dropped=dropped)
 
         if not self.per_depth:
             return {None: build(found, earlier, dropped)}
@@ -199,7 +206,7 @@ class SelfTaughtLookahead(Teleprompter):
     def _fine_tune(self, student: SearchProgram, datasets: dict[int | None, Dataset], weights: Path, k: int,
                    previous: list[Tuned]) -> list[Tuned]:
         before = {tuned.depth: tuned.adapter for tuned in previous} if self.start == "continue" else {}
-        tuned = []
+        tuned, (stl, lora) = [], self.resolved
         for i, (depth, dataset) in enumerate(datasets.items()):
             suffix = f"{k}" if depth is None else f"{k}-d{depth}"
             dataset.save(self.run_dir / f"data-{suffix}")
@@ -208,9 +215,10 @@ class SelfTaughtLookahead(Teleprompter):
                 if self.callback:
                     self.callback.on_progress(k, "training", i * steps + step, len(datasets) * steps)
 
-            train_adapter(dataset, weights, out := self.run_dir / f"adapter-{suffix}", self.lora, seed=self.seed + k,
+            train_adapter(dataset, weights, out := self.run_dir / f"adapter-{suffix}", lora, seed=self.seed + k,
                           progress=progress, continue_from=before.get(depth),
-                          provenance={"base": base_name(student.value.model.name), "iteration": k, "depth": depth})
+                          provenance={"base": base_name(student.value.model.name), "iteration": k, "depth": depth,
+                                      "stl": asdict(stl)})
             tuned.append(Tuned(depth, version_name(student, k, out, depth), out, dataset))
         return tuned
 
@@ -222,7 +230,10 @@ class SelfTaughtLookahead(Teleprompter):
 
     def check(self, student: SearchProgram,
               trainset: Sequence[Task | str | dspy.Example]) -> tuple[list[Task], Path]:
-        """The tasks and the value model's weights. Raises StlError, before any work, for what `compile` cannot do."""
+        """The tasks and the value model's weights; the settings are then `resolved`.
+
+        Raises StlError, before any work, for what `compile` cannot do.
+        """
         if not trainset:
             raise StlError("the training set is empty; pass at least one task")
         if not isinstance(student.value, Value):
@@ -234,16 +245,29 @@ class SelfTaughtLookahead(Teleprompter):
                              "config, safetensors and tokenizer")
         if not (weights / "config.json").is_file():
             raise ModelError(f"weights={str(weights)!r} is no model directory: it has no config.json")
+        stl = stl_settings(weights, **self._passed)
+        stl = replace(stl, rollout_samples=stl.rollout_samples or student.value.samples)
+        self._resolved = stl, self._lora or lora_settings(weights)
         student.check()
         return [_task(student, entry) for entry in trainset], weights
 
+    @property
+    def resolved(self) -> tuple[StlSettings, LoraSettings]:
+        """The settings that depend on the model, as this optimizer uses them. Raises StlError before `check`."""
+        if self._resolved is None:
+            raise StlError("what was not passed depends on the program's model; call check(program, trainset) first")
+        return self._resolved
+
     def settings(self) -> dict[str, Any]:
-        """Everything that shapes the result, JSON-ready."""
-        names = ("iterations", "tasks_per_iteration", "rollout_aggregate", "rollout_samples", "expand", "gamma",
-                 "variant", "start", "merge", "others_per_top", "per_depth", "terminal_states",
-                 "share_judgements", "seed")
-        return {name: getattr(self, name) for name in names} | {
-            "filters": sorted(self.filters), "closed": self.closed is not None, "lora": asdict(self.lora)}
+        """Everything that shapes the result, JSON-ready.
+
+        What depends on the model is as it is used once `check` or `compile` has seen the program; as passed before.
+        """
+        names = ("iterations", "tasks_per_iteration", "gamma", "variant", "start", "merge", "per_depth",
+                 "terminal_states", "share_judgements", "seed")
+        stl, lora = (asdict(self._resolved[0]), self._resolved[1]) if self._resolved else (self._passed, self._lora)
+        return {name: getattr(self, name) for name in names} | stl | {
+            "filters": sorted(self.filters), "closed": self.closed is not None, "lora": asdict(lora) if lora else None}
 
 
 def version_name(student: SearchProgram, k: int, adapter: Path, depth: int | None = None) -> str:

@@ -130,7 +130,8 @@ def optimizer(settings: Settings, env: GameOf24, run_dir: Path, seed: int, callb
     return SelfTaughtLookahead(
         iterations=settings.iterations, tasks_per_iteration=settings.tasks, run_dir=run_dir,
         rollout_aggregate=settings.rollout_aggregate, rollout_samples=settings.rollout_samples, expand=settings.expand,
-        variant=settings.variant, start=settings.start, others_per_top=settings.others_per_top,
+        variant=settings.variant, start=settings.start,
+        others_per_top="all" if settings.others_per_top is None else settings.others_per_top,
         filters=filters(settings), closed=held_back(env, settings.strict) if settings.strict else None,
         weights=settings.weights, in_flight=settings.in_flight, concurrency=settings.concurrency, seed=seed,
         callback=callback, lora=LoraSettings(

@@ -36,6 +36,12 @@ Sampled at temperature 1 on random states of its training distribution:
 | --- | --- | --- |
 {table}
 
+## Training settings it brings
+
+`stl_programs.json` holds the settings of self-taught lookahead that were chosen for this model, on validation puzzles:
+rows of all proposed states, the best of three draws as their label, 1.5 other rows for each `sure` one; learning rate
+0.006, batches of 16, 6 epochs. `SelfTaughtLookahead` uses them where nothing else is passed.
+
 ## Limits
 
 Numbers outside 0 to 150 and p/q with p up to 24 and q from 2 to 6 have no token: such a state has no estimate, and is

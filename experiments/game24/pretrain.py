@@ -305,6 +305,11 @@ def train(sequences: Sequences, *, width: int, layers: int, heads: int, feed_for
     return model, losses
 
 
+BROUGHT = {"prompt_format": "compact", "training": {
+    "stl": {"rollout_aggregate": "max", "rollout_samples": 3, "expand": "all", "others_per_top": 1.5},
+    "lora": {"learning_rate": 6e-3, "batch_size": 16, "epochs": 6, "max_length": 2048}}}
+"""What the model brings: its prompt format, and the training settings that `experiments.game24` has."""
+
 CHAT_TEMPLATE = ("{% for m in messages %}{{ '<|' + m['role'] + '|> ' + m['content'] + ' ' }}"
                  "{% if m['role'] == 'assistant' %}<|end|>{% endif %}{% endfor %}"
                  "{% if add_generation_prompt %}<|assistant|>{% endif %}")
@@ -327,7 +332,7 @@ def save(model, sequences: Sequences, out: Path, record: dict) -> None:
         embedding[sequences.word["lookahead"]] = embedding[sequences.word["value"]]
     model.half().save_pretrained(out)
     tokenizer.save_pretrained(out)
-    (out / "stl_programs.json").write_text(json.dumps({"prompt_format": "compact"}) + "\n")
+    (out / "stl_programs.json").write_text(json.dumps(BROUGHT, indent=1) + "\n")
     (out / "training.json").write_text(json.dumps(record, indent=1) + "\n")
     (out / "README.md").write_text(card(record), encoding="utf-8")
 

@@ -106,8 +106,8 @@ def _finished(out: Path, record: dict[str, Any]) -> dict[str, Any]:
     if not (out / PROVENANCE).is_file():
         raise AdapterError(f"{out} is there and is no adapter of this project; choose another directory")
     found: dict[str, Any] = json.loads((out / PROVENANCE).read_text(encoding="utf-8"))
-    found["settings"] = asdict(LoraSettings()) | found.get("settings", {})  # a field it lacks is younger than it
-    if any(found.get(key) != record[key] for key in record):
+    found["settings"] = asdict(LoraSettings()) | found.get("settings", {})
+    if any(found.get(key, wanted) != wanted for key, wanted in record.items()):  # what it lacks is younger than it
         raise AdapterError(f"{out} holds an adapter of another training; choose another run directory")
     return found
 

@@ -6,7 +6,6 @@ A model is trained and served in one format only; both sides call the same class
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from dspy.utils.exceptions import AdapterParseError
 from signatures import NO_ACTION
 from stl_programs.errors import AdapterError, ModelError
 from stl_programs.models.base import Model
+from stl_programs.models.brought import BROUGHT, brought
 
 
 def _is_lookahead(signature: type[dspy.Signature]) -> bool:
@@ -167,11 +167,9 @@ def brought_format(directory: Path) -> str | None:
 
     Raises ModelError for a name that is none of FORMATS.
     """
-    brought = directory / "stl_programs.json"
-    settings = json.loads(brought.read_text(encoding="utf-8")) if brought.is_file() else {}
-    name: str | None = settings.get("prompt_format")
+    name: str | None = brought(directory).get("prompt_format")
     if name is not None and name not in FORMATS:
-        raise ModelError(f"{brought} names the format {name!r}; write one of {', '.join(FORMATS)}")
+        raise ModelError(f"{directory / BROUGHT} names the format {name!r}; write one of {', '.join(FORMATS)}")
     return name
 
 

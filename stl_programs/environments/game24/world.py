@@ -22,6 +22,8 @@ Numbers = tuple[Fraction, ...]
 TARGET = Fraction(24)
 LOWEST, HIGHEST = 1, 13
 SPLIT_SIZES = {"train": 1062, "validation": 100, "test": 100, "hard": 100}
+SPLIT_SEED = 24
+"""Shuffles the splits of the enumeration where no other seed is asked for."""
 _MOVE = re.compile(r"\s*(-?\d+(?:/\d+)?)\s*([-+*/])\s*(-?\d+(?:/\d+)?)\s*=\s*(-?\d+(?:/\d+)?)\s*")
 
 
@@ -32,6 +34,8 @@ class GameOf24(Environment):
         csv_path: the published puzzle list (`24.csv`). With it the splits are by its rows: train 0-799 and
             1000-1261, validation 800-899, test 900-999, hard 1262-1361. Without it, `hard` is the 100 puzzles with
             the fewest solutions and the rest is shuffled once with a fixed seed.
+        split_seed: shuffles that rest anew: other train (1062), validation (100) and test (100) puzzles, the same
+            `hard`. Not together with `csv_path`.
 
     Example:
         >>> env = GameOf24()
@@ -48,8 +52,11 @@ class GameOf24(Environment):
     lookahead_signature = LookaheadNumbers
     task_free_values = True
 
-    def __init__(self, csv_path: str | Path | None = None):
-        self.csv_path = Path(csv_path) if csv_path else None
+    def __init__(self, csv_path: str | Path | None = None, split_seed: int | None = None):
+        if csv_path and split_seed is not None:
+            raise ValueError(f"csv_path={str(csv_path)!r} and split_seed={split_seed}: the published list brings its "
+                             "own splits; pass one of the two")
+        self.csv_path, self.split_seed = Path(csv_path) if csv_path else None, split_seed
         self._splits: dict[str, list[str]] | None = None
 
     def task(self, text: str) -> Task:
@@ -68,7 +75,8 @@ class GameOf24(Environment):
         if split not in SPLIT_SIZES:
             raise TaskError(f"no split {split!r}; there are {', '.join(SPLIT_SIZES)}")
         if self._splits is None:
-            self._splits = _published_splits(self.csv_path) if self.csv_path else _own_splits()
+            self._splits = (_published_splits(self.csv_path) if self.csv_path else
+                            _own_splits(SPLIT_SEED if self.split_seed is None else self.split_seed))
         return [Task(text, text) for text in self._splits[split]]
 
     def reset(self, task: Task) -> State:
@@ -233,10 +241,10 @@ def _published_splits(path: Path) -> dict[str, list[str]]:
             "hard": rows[1262:]}
 
 
-def _own_splits() -> dict[str, list[str]]:
+def _own_splits(seed: int) -> dict[str, list[str]]:
     by_solutions = sorted(all_puzzles(), key=lambda text: (count_solutions(parse_numbers(text)), text))
     hard, rest = by_solutions[:100], by_solutions[100:]
-    random.Random(24).shuffle(rest)
+    random.Random(seed).shuffle(rest)
     return {"train": rest[:1062], "validation": rest[1062:1162], "test": rest[1162:], "hard": hard}
 
 

@@ -56,6 +56,21 @@ def test_own_splits_are_fixed_disjoint_and_of_the_same_sizes(env):
     assert split["test"] == [task.text for task in GameOf24().tasks("test")]
 
 
+def test_a_split_seed_shuffles_all_but_the_hard_puzzles_anew(env):
+    fresh, again, other = GameOf24(split_seed=7), GameOf24(split_seed=7), GameOf24(split_seed=8)
+    split = {name: [task.text for task in fresh.tasks(name)] for name in SPLIT_SIZES}
+    assert {name: len(texts) for name, texts in split.items()} == SPLIT_SIZES
+    assert sorted(text for texts in split.values() for text in texts) == sorted(all_puzzles())
+    assert fresh.tasks("hard") == env.tasks("hard")
+    assert fresh.tasks("test") == again.tasks("test")
+    assert len({frozenset(task.text for task in each.tasks("test")) for each in (env, fresh, other)}) == 3
+
+
+def test_a_split_seed_does_not_go_with_the_published_list():
+    with pytest.raises(ValueError, match=r"csv_path='24\.csv' and split_seed=0: .* pass one of the two"):
+        GameOf24("24.csv", split_seed=0)
+
+
 def test_a_solution(env):
     task, state = play(env, "10 4 6 5", "10 - 4 = 6", "5 * 6 = 30", "30 - 6 = 24")
     assert state.terminal
