@@ -1,7 +1,10 @@
 """Turning searches into better weights."""
 
+from optimizers.imitation import ChosenTrajectories
+from optimizers.loop import Callback, Iteration, Tuned, WeightOptimizer
 from optimizers.provider import LoraProvider
-from optimizers.stl import Callback, Iteration, SelfTaughtLookahead, Tuned
+from optimizers.stl import SelfTaughtLookahead
 from optimizers.trainers.sft import LoraSettings
 
-__all__ = ["Callback", "Iteration", "LoraProvider", "LoraSettings", "SelfTaughtLookahead", "Tuned"]
+__all__ = ["Callback", "ChosenTrajectories", "Iteration", "LoraProvider", "LoraSettings", "SelfTaughtLookahead",
+           "Tuned", "WeightOptimizer"]

@@ -1,84 +1,48 @@
-"""Self-Taught Lookahead: Algorithm 1 of the paper as a dspy optimizer."""
+"""Self-Taught Lookahead: Algorithm 1 of the paper as a dspy optimizer.
+
+For k = 1 ... n (`WeightOptimizer.compile`): search trees with pi and V(k-1) (`roll_out`); examples (s, o_s, y_s) of
+every visited state, filtered and merged into D (`datasets`); fine-tune from V(0), or on from V(k-1) (`fine_tune`); the
+student with V(k) (`with_adapters`).
+"""
 
 from __future__ import annotations
 
-import json
-import random
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import dspy
-from dspy.teleprompt import Teleprompter
 
 from optimizers.data.lookahead import Closed, LookaheadExample, lookahead
-from optimizers.data.rows import Dataset, Filter, build_dataset
-from optimizers.trainers.sft import LoraSettings, train_adapter
+from optimizers.data.rows import Dataset, Filter, Lesson, build_dataset
+from optimizers.defaults import StlSettings, lora_settings, stl_settings
+from optimizers.loop import Tuned, WeightOptimizer
+from optimizers.trainers.sft import LoraSettings
 from signatures import Variant, lookahead_variant
-from stl_programs import engine, models
-from stl_programs.engine import Status, TaskResult
+from stl_programs.engine import TaskResult
 from stl_programs.errors import ModelError, StlError
-from stl_programs.models import PROVENANCE, adapter_hash, base_name
+from stl_programs.predictor import Predictor
 from stl_programs.records import Task
-from stl_programs.search import BeamSearch, SearchProgram
+from stl_programs.search import SearchProgram
 from stl_programs.tree import Tree
 from stl_programs.values import Aggregate, PerDepth, Value
 
-Stage = Literal["rollouts", "training"]
 
-
-@dataclass
-class Tuned:
-    """One trained adapter, served as `lm`. `depth`: of the states it judges; None where one adapter judges all."""
-
-    depth: int | None
-    lm: str
-    adapter: Path
-    dataset: Dataset
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """How it was trained, with its losses."""
-        return json.loads((self.adapter / PROVENANCE).read_text(encoding="utf-8"))
-
-
-@dataclass
-class Iteration:
-    """What one iteration did: the rollouts with V(k-1), and the adapters of V(k), one or one per depth."""
-
-    k: int
-    tuned: list[Tuned]
-    rollouts: list[TaskResult] = field(repr=False)
-
-
-class Callback(Protocol):
-    """Watches a compile. Every method may do nothing."""
-
-    def on_start(self, optimizer: SelfTaughtLookahead, program: SearchProgram) -> None: ...
-    def on_progress(self, k: int, stage: Stage, done: int, total: int, detail: str = "") -> None: ...
-    def on_iteration(self, iteration: Iteration, program: SearchProgram) -> None: ...
-    def on_end(self, program: SearchProgram) -> None: ...
-
-
-class SelfTaughtLookahead(Teleprompter):
+class SelfTaughtLookahead(WeightOptimizer):
     """Improve a program's value model by its own one-step lookahead: no reward, no demonstration.
 
     `rollout_aggregate`, `rollout_samples`, `expand`, `others_per_top` and `lora` left out (None) are those that the
     directory of the value model's weights brings (key "training" of its stl_programs.json), else the paper's.
 
     Args:
-        iterations: n. tasks_per_iteration: m; the training set is used in order, and again from its start if it is
-            shorter than n * m.
-        run_dir: where rollouts, data and adapters are written. A compile that was cut short goes on from there.
         rollout_aggregate: of the draws during rollouts; the compiled program keeps its own for evaluation. The
             paper's: "median".
         rollout_samples: draws per state during rollouts. The paper's: as many as the program's.
         expand: look ahead from the "kept" states of a rollout, as the paper does, or from "all" proposed ones.
         gamma: discount of equation 3.
         variant: what a tuned value says before its score: lv, lv+tr or lv+tr+r.
-        start: fine-tune every V(k) from the "base" model, as the paper does, or "continue" from V(k-1).
         merge: keep examples of earlier iterations, the latest label of a state winning (appendix F.4).
         others_per_top: rows below the top score for each row at it, or "all", as in the paper.
         filters: named predicates that drop examples; see `optimizers.data.rows`.
@@ -87,107 +51,76 @@ class SelfTaughtLookahead(Teleprompter):
             of one look are worth different things early and late. The compiled value is a `PerDepth`.
         terminal_states: also train on the judgements of terminal states.
         share_judgements: judge a state once per rollout phase, where values do not depend on the task.
-        lora: training settings, passed as a whole: what a `LoraSettings` leaves out is the paper's.
-        in_flight, concurrency: requests at once to one endpoint, and tasks open at once; see `run_tasks`.
-        weights: directory of the value model's weights, where the model itself is served elsewhere.
+        options: of every `WeightOptimizer`: iterations, tasks_per_iteration, run_dir, start, lora, weights, in_flight,
+            concurrency, executor, seed, callback.
 
     Example:
         >>> stl = SelfTaughtLookahead(iterations=2, tasks_per_iteration=50, run_dir="runs/mine")
         >>> compiled = stl.compile(program, trainset=env.tasks("train"))
     """
 
-    def __init__(self, *, iterations: int = 1, tasks_per_iteration: int = 50, run_dir: str | Path = "runs/stl",
-                 rollout_aggregate: Aggregate | None = None, rollout_samples: int | None = None,
+    def __init__(self, *, rollout_aggregate: Aggregate | None = None, rollout_samples: int | None = None,
                  expand: Literal["kept", "all"] | None = None, gamma: float = 1.0, variant: Variant = "lv+tr+r",
-                 start: Literal["base", "continue"] = "base", merge: bool = True,
-                 others_per_top: float | Literal["all"] | None = None, filters: dict[str, Filter] | None = None,
-                 closed: Closed | None = None, per_depth: bool = False,
-                 terminal_states: bool = True, share_judgements: bool = True, lora: LoraSettings | None = None,
-                 weights: str | Path | None = None, in_flight: int = 32, concurrency: int | None = None, seed: int = 0,
-                 callback: Callback | None = None):
-        super().__init__()
-        if iterations < 1 or tasks_per_iteration < 1:
-            raise ValueError(f"iterations={iterations}, tasks_per_iteration={tasks_per_iteration}: each at least 1")
-        if start not in ("base", "continue"):
-            raise ValueError(f"start={start!r}: choose 'base' or 'continue'")
+                 merge: bool = True, others_per_top: float | Literal["all"] | None = None,
+                 filters: dict[str, Filter] | None = None, closed: Closed | None = None, per_depth: bool = False,
+                 terminal_states: bool = True, share_judgements: bool = True, run_dir: str | Path = "runs/stl",
+                 **options: Any):
+        super().__init__(run_dir=run_dir, **options)
         if not 0 < gamma <= 1:
             raise ValueError(f"gamma={gamma}: a discount is above 0 and at most 1")
         self._passed: dict[str, Any] = {"rollout_aggregate": rollout_aggregate, "rollout_samples": rollout_samples,
                                         "expand": expand, "others_per_top": others_per_top}
         StlSettings(**{name: value for name, value in self._passed.items() if value is not None})
-        self._lora = lora
         self._resolved: tuple[StlSettings, LoraSettings] | None = None
-        self.iterations, self.tasks_per_iteration, self.run_dir = iterations, tasks_per_iteration, Path(run_dir)
-        self.gamma, self.variant, self.start, self.merge = gamma, variant, start, merge
-        self.closed, self.per_depth = closed, per_depth
-        self.filters, self.terminal_states = filters or {}, terminal_states
-        self.share_judgements, self.in_flight, self.concurrency = share_judgements, in_flight, concurrency
-        self.weights, self.seed, self.callback = Path(weights) if weights else None, seed, callback
+        self.gamma, self.variant, self.merge = gamma, variant, merge
+        self.closed, self.per_depth, self.filters = closed, per_depth, filters or {}
+        self.terminal_states, self.share_judgements = terminal_states, share_judgements
+        self._examples: list[LookaheadExample] = []                 # D
 
-    def compile(self, student: SearchProgram, *, trainset: Sequence[Task | str | dspy.Example],
-                teacher: Any = None, valset: Any = None, **_: Any) -> SearchProgram:
-        """A new program whose value model is V(n); `student` is left as it is.
+    def tunes(self, student: SearchProgram) -> Predictor:
+        if not isinstance(student.value, Value):
+            raise ModelError(f"the program's value is {type(student.value).__name__}; STL tunes a Value")
+        return student.value.predict
 
-        Raises StlError (or a child), before any work, for an empty training set or a model that cannot be tuned or
-        reached.
-        """
-        tasks, weights = self.check(student, trainset)
-        if self.callback:
-            self.callback.on_start(self, student)
-        program: SearchProgram = student
-        examples: list[LookaheadExample] = []                       # D
-        tuned: list[Tuned] = []
-        for k in range(1, self.iterations + 1):
-            batch = _take(tasks, (k - 1) * self.tasks_per_iteration, self.tasks_per_iteration)
-            rollouts = self._roll_out(program, batch, k)            # search trees with pi and V(k-1)
-            found, dropped = self._look_ahead(rollouts)             # (s, o_s, y_s) of every visited state
-            datasets = self._filter(student, found, examples, dropped)
-            tuned = self._fine_tune(student, datasets, weights, k, tuned)      # from V(0), or on from V(k-1)
-            examples = [e for dataset in datasets.values() for e in dataset.examples] if self.merge else []
-            program = self._with_adapters(student, tuned, k)        # the student with V(k)
-            if self.callback:
-                self.callback.on_iteration(Iteration(k, tuned, rollouts), program)
-        if self.callback:
-            self.callback.on_end(program)
-        return program
-
-    # The steps of an iteration
-
-    def _roll_out(self, program: SearchProgram, tasks: list[Task], k: int) -> list[TaskResult]:
+    def roller(self, program: SearchProgram) -> SearchProgram:
+        """The program with the draws of rollouts, looking ahead from the states that `expand` says."""
         roller, (stl, _) = program.deepcopy(), self.resolved
         for value in roller.value.values if isinstance(roller.value, PerDepth) else [roller.value]:
-            value.aggregate, value.samples = stl.rollout_aggregate, stl.rollout_samples or value.samples
-        if isinstance(roller, BeamSearch):
-            roller.expand_what = stl.expand
+            value.aggregate = stl.rollout_aggregate
+            for predictor in value.predictors_by_page.values():
+                predictor.samples = stl.rollout_samples or predictor.samples
+        roller.expand_what = stl.expand
+        return roller
 
-        def progress(status: Status) -> None:
-            if self.callback:
-                self.callback.on_progress(k, "rollouts", status.done, status.total, status.detail)
+    def shares_judgements(self, program: SearchProgram) -> bool:
+        return self.share_judgements and program.environment.task_free_values
 
-        results = engine.run_sync(engine.run_tasks(
-            roller, tasks, seed=self.seed + 1000 * k, in_flight=self.in_flight, concurrency=self.concurrency,
-            progress=progress,
-            journal=self.run_dir / f"rollouts-{k}.jsonl", fingerprint={"program": roller.dump_state()},
-            share_judgements=self.share_judgements and program.environment.task_free_values, keep_trees=True))
-        failed = [result for result in results if result.error]
-        if len(failed) == len(results):
-            raise StlError(f"all {len(failed)} rollouts failed; the first: {failed[0].error}")
-        return results
-
-    def _look_ahead(self, rollouts: list[TaskResult]) -> tuple[list[LookaheadExample], Counter[str]]:
+    def datasets(self, student: SearchProgram, rollouts: Sequence[TaskResult], k: int) -> Mapping[int | None, Dataset]:
+        """(s, o_s, y_s) of every visited state, filtered, and merged with those of earlier iterations."""
+        if k == 1:
+            self._examples = []
+        environment = student.environment
+        lessons = {page: Lesson(judge.lookahead, student.value.scale_of(page, environment), judge.offset)
+                   for page, judge in environment.judges.items() if judge.lookahead}
+        asks = {name for signature in [environment.lookahead_signature, *(one.signature for one in lessons.values())]
+                for name in signature.input_fields}
         trees = [Tree.from_dict(result.tree) for result in rollouts if result.tree]
-        return lookahead(trees, gamma=self.gamma, terminal_states=self.terminal_states,
-                         closed=self.closed, seed=self.seed)
+        found, dropped = lookahead(trees, gamma=self.gamma, terminal_states=self.terminal_states, closed=self.closed,
+                                   seed=self.seed, asks=asks)
+        datasets = self._filter(student, lessons, found, dropped)
+        self._examples = [e for dataset in datasets.values() for e in dataset.examples] if self.merge else []
+        return datasets
 
-    def _filter(self, student: SearchProgram, found: list[LookaheadExample], earlier: list[LookaheadExample],
+    def _filter(self, student: SearchProgram, lessons: dict[str, Lesson], found: list[LookaheadExample],
                 dropped: Counter[str]) -> dict[int | None, Dataset]:
         """The rows, by the depth whose value they teach; all under None where one value judges every depth."""
-        environment, others = student.environment, self.resolved[0].others_per_top
+        environment, others, earlier = student.environment, self.resolved[0].others_per_top, self._examples
 
         def build(found: list[LookaheadExample], earlier: list[LookaheadExample], dropped: Counter[str]) -> Dataset:
             return build_dataset(
-                found, environment.lookahead_signature, student.value.prompt_format,
-                student.value.scale or environment.scale, variant=self.variant, earlier=earlier, filters=self.filters,
+                found, environment.lookahead_signature, student.value.predict.prompt_format,
+                student.value.scale_of(None, environment), variant=self.variant, pages=lessons,
+                task_free=environment.task_free_values, earlier=earlier, filters=self.filters,
                 others_per_top=None if others == "all" else others, seed=self.seed, dropped=dropped)
 
         if not self.per_depth:
@@ -203,28 +136,10 @@ class SelfTaughtLookahead(Teleprompter):
                                ) from None
         return datasets
 
-    def _fine_tune(self, student: SearchProgram, datasets: dict[int | None, Dataset], weights: Path, k: int,
-                   previous: list[Tuned]) -> list[Tuned]:
-        before = {tuned.depth: tuned.adapter for tuned in previous} if self.start == "continue" else {}
-        tuned, (stl, lora) = [], self.resolved
-        for i, (depth, dataset) in enumerate(datasets.items()):
-            suffix = f"{k}" if depth is None else f"{k}-d{depth}"
-            dataset.save(self.run_dir / f"data-{suffix}")
-
-            def progress(step: int, steps: int, i: int = i) -> None:
-                if self.callback:
-                    self.callback.on_progress(k, "training", i * steps + step, len(datasets) * steps)
-
-            train_adapter(dataset, weights, out := self.run_dir / f"adapter-{suffix}", lora, seed=self.seed + k,
-                          progress=progress, continue_from=before.get(depth),
-                          provenance={"base": base_name(student.value.model.name), "iteration": k, "depth": depth,
-                                      "stl": asdict(stl)})
-            tuned.append(Tuned(depth, version_name(student, k, out, depth), out, dataset))
-        return tuned
-
-    def _with_adapters(self, student: SearchProgram, tuned: list[Tuned], k: int) -> SearchProgram:
-        program = student.deepcopy()
-        values = [tuned_value(student, one.lm, one.adapter, self.variant) for one in tuned]
+    def with_adapters(self, student: SearchProgram, tuned: Sequence[Tuned]) -> SearchProgram:
+        """The student with V(k)."""
+        program: SearchProgram = student.deepcopy()
+        values = [tuned_value(student, one.lm, self.variant) for one in tuned]
         program.value = PerDepth(values) if self.per_depth else values[0]
         return program
 
@@ -234,22 +149,14 @@ class SelfTaughtLookahead(Teleprompter):
 
         Raises StlError, before any work, for what `compile` cannot do.
         """
-        if not trainset:
-            raise StlError("the training set is empty; pass at least one task")
-        if not isinstance(student.value, Value):
-            raise ModelError(f"the program's value is {type(student.value).__name__}; STL tunes a Value")
-        model = student.value.model
-        weights = self.weights or model.weights()
-        if weights is None:
-            raise ModelError(f"{model.name} cannot be tuned from here; pass weights=DIRECTORY with the model's "
-                             "config, safetensors and tokenizer")
-        if not (weights / "config.json").is_file():
-            raise ModelError(f"weights={str(weights)!r} is no model directory: it has no config.json")
+        tasks, weights = super().check(student, trainset)
         stl = stl_settings(weights, **self._passed)
-        stl = replace(stl, rollout_samples=stl.rollout_samples or student.value.samples)
-        self._resolved = stl, self._lora or lora_settings(weights)
-        student.check()
-        return [_task(student, entry) for entry in trainset], weights
+        stl = replace(stl, rollout_samples=stl.rollout_samples or student.value.predict.samples)
+        self._resolved = stl, self.lora or lora_settings(weights)
+        return tasks, weights
+
+    def about(self) -> dict[str, Any]:
+        return {"stl": asdict(self.resolved[0])}
 
     @property
     def resolved(self) -> tuple[StlSettings, LoraSettings]:
@@ -265,46 +172,23 @@ class SelfTaughtLookahead(Teleprompter):
         """
         names = ("iterations", "tasks_per_iteration", "gamma", "variant", "start", "merge", "per_depth",
                  "terminal_states", "share_judgements", "seed")
-        stl, lora = (asdict(self._resolved[0]), self._resolved[1]) if self._resolved else (self._passed, self._lora)
+        stl, lora = (asdict(self._resolved[0]), self._resolved[1]) if self._resolved else (self._passed, self.lora)
         return {name: getattr(self, name) for name in names} | stl | {
             "filters": sorted(self.filters), "closed": self.closed is not None, "lora": asdict(lora) if lora else None}
 
 
-def version_name(student: SearchProgram, k: int, adapter: Path, depth: int | None = None) -> str:
-    """The name that serves V(k): BASE@value-v1-HASH, or BASE@value-d2-v1-HASH where there is one per depth."""
-    where = "" if depth is None else f"d{depth}-"
-    return f"{base_name(student.value.model.name)}@value-{where}v{k}-{adapter_hash(adapter)[:10]}"
-
-
-def tuned_value(student: SearchProgram, name: str, adapter: Path, variant: Variant) -> Value:
-    """V(k): the student's value with the tuned signature and the adapter, swapped together."""
-    old: Value = student.value
-    models.register_adapter(name, adapter, None if isinstance(old.lm, str) else old.model)
-    return Value(lookahead_variant(student.environment.lookahead_signature, variant), name, samples=old.samples,
-                 aggregate=old.aggregate, scale=old.scale, temperature=old.temperature, max_tokens=old.max_tokens,
-                 format=old.format, budget=old.budget)
+def tuned_value(student: SearchProgram, name: str, variant: Variant) -> Value:
+    """V(k): the student's value with the tuned signatures and the adapter, swapped together."""
+    value: Value = student.value.deepcopy()
+    environment = student.environment
+    for page, predictor in value.predictors_by_page.items():
+        signature = environment.lookahead_signature if page is None else environment.judges[page].lookahead
+        if signature is not None:
+            predictor.signature, predictor.adapter = lookahead_variant(signature, variant), name
+            predictor.demos = []
+    return value
 
 
 def value_depth(example: LookaheadExample) -> int:
     """Which of a `PerDepth`'s values judges the example's state: the root counts with the first step."""
     return max(example.depth, 1)
-
-
-def _task(student: SearchProgram, entry: Task | str | dspy.Example) -> Task:
-    if isinstance(entry, Task):
-        return entry
-    return student.environment.task(entry if isinstance(entry, str) else entry.task)
-
-
-def _take(tasks: list[Task], start: int, count: int) -> list[Task]:
-    """`count` distinct tasks from `start` on, wrapping round."""
-    count = min(count, len(tasks))
-    return [tasks[(start + i) % len(tasks)] for i in range(count)]
-
-
-def shuffled(tasks: Sequence[Task], seed: int) -> list[Task]:
-    """The tasks in an order that depends on `seed` alone."""
-    order = list(tasks)
-    random.Random(seed).shuffle(order)
-    return order
-

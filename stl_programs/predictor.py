@@ -29,6 +29,15 @@ TEMPERATURE, MAX_TOKENS = 1.0, 512
 """Where neither a predictor nor its dspy LM says otherwise."""
 
 
+def _of_all(name: str) -> Any:
+    """An attribute of the first predictor that is set on all of them."""
+    def set_all(module: Any, value: Any) -> None:
+        for predictor in module.asked:
+            setattr(predictor, name, value)
+
+    return property(lambda module: getattr(module.predict, name), set_all)
+
+
 @dataclass(frozen=True)
 class Draw:
     """One draw: the parsed fields, or why there are none; the text that the model wrote, and how it ended.
@@ -253,6 +262,33 @@ class Predictor(dspy.Predict):
             return self.format
 
 
+class Asks:
+    """For modules that ask through `predict`: what is said to them is said to all their predictors."""
+
+    predict: Predictor
+
+    @property
+    def asked(self) -> list[Predictor]:
+        """Every predictor of the module."""
+        return [self.predict]
+
+    @property
+    def lm(self) -> Any:
+        """The adapter's name where one answers, else the model as it was given."""
+        return self.predict.adapter or self.predict.spec
+
+    @lm.setter
+    def lm(self, lm: Any) -> None:
+        for predictor in self.asked:
+            predictor.adapter, predictor.lm = None, lm
+
+    samples = _of_all("samples")
+    temperature = _of_all("temperature")
+    max_tokens = _of_all("max_tokens")
+    format = _of_all("format")
+    budget = _of_all("budget")
+
+
 def super_state(predictor: dspy.Predict, json_mode: bool) -> dict[str, Any]:
     """What dspy saves of a predictor beside its signature and its lm."""
     return {"traces": predictor.traces, "train": predictor.train,
@@ -266,6 +302,11 @@ def _rendered(name: str, annotation: Any, known: dict[str, Any], situation: Situ
     value = known[name]
     if callable(value):
         value = value()
+    return as_input(value, annotation)
+
+
+def as_input(value: Any, annotation: Any) -> Any:
+    """`value` as an input of that type: a list for a str is one item a line."""
     if annotation is str and isinstance(value, (list, tuple)):
         return "\n".join(map(str, value)) or "none"
     if get_origin(annotation) is list and isinstance(value, tuple):

@@ -155,8 +155,10 @@ class Tree:
         A cost stands at the first node of its state.
         """
         paid = dict(self.paid)
-        fields = {"fields": dict(self.task.fields)} if self.task.fields else {}
-        return {"task": self.task.text, **fields, **self.about, "nodes": [
+        task: dict[str, Any] = {"id": self.task.id} if self.task.id != self.task.text else {}
+        if self.task.fields:
+            task["fields"] = dict(self.task.fields)
+        return {"task": self.task.text, **task, **self.about, "nodes": [
             {"id": n.id, "parent": n.parent, "action": n.action, "state": n.state.text, "key": n.state.key,
              "terminal": n.state.terminal, "expanded": n.expanded, "kept": n.kept,
              "value": None if n.estimate is None else {
@@ -173,7 +175,7 @@ class Tree:
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> Tree:
         """The inverse of `to_dict`, without the states' payloads."""
-        task = Task(record["task"], record["task"], record.get("fields", {}))
+        task = Task(record.get("id", record["task"]), record["task"], record.get("fields", {}))
         tree: Tree | None = None
         for row in record["nodes"]:
             untaken = row.get("untaken", False)

@@ -43,13 +43,11 @@ class ScriptedValue(BaseValue):
         self.scores, self.default = scores, default
         self.asked: list[str] = []
 
-    async def aforward(self, environment, task, state) -> ValueEstimate:
+    async def estimate(self, situation) -> ValueEstimate:
+        state = situation.state
         self.asked.append(state.text)
         score = self.scores.get(state.text, self.default)
         return ValueEstimate(score, f"because {state.text}", (Sample(score),))
-
-    def dump_state(self, json_mode: bool = True):
-        return {"kind": "ScriptedValue"}
 
 
 class ExactValue(ScriptedValue):
@@ -58,7 +56,8 @@ class ExactValue(ScriptedValue):
     def __init__(self):
         super().__init__({})
 
-    async def aforward(self, environment, task, state) -> ValueEstimate:
+    async def estimate(self, situation) -> ValueEstimate:
+        state = situation.state
         self.asked.append(state.text)
         score = 20.0 if solvable(state.data) else 0.001
         return ValueEstimate(score, "end", (Sample(score, "end"),))

@@ -17,6 +17,7 @@ from experiments.benchmarks.face import Row, at_most, median_and_spread
 from signatures import EstimateValue, Lookahead, NumberScale, ProposeActions
 from stl_programs import MCTS, BaseValue, Environment, LegalMoves, run_sync
 from stl_programs.records import Action, State, Task, Transition, ValueEstimate
+from stl_programs.situations import Situation
 from stl_programs.tree import Found
 from stl_programs.values import Judged
 
@@ -39,7 +40,7 @@ class Bare(Environment):
         return [self.task("0")]
 
     def reset(self, task: Task) -> State:
-        return State("state", int(task.text), data=int(task.text))
+        return State("state", task.text, data=int(task.text))
 
     def legal_actions(self, state: State) -> list[Action]:
         return self.actions
@@ -47,7 +48,7 @@ class Bare(Environment):
     def step(self, state: State, action: Action) -> Transition:
         key = (state.data * 6364136223846793005 + int(action.text) * 1442695040888963407 + 1) & 0xFFFFFFFFFFFF
         history = (*state.history, action.text)
-        return Transition(State("state", key, history, len(history) == self.max_depth, key))
+        return Transition(State("state", str(key), history, len(history) == self.max_depth, key))
 
     def answer(self, task: Task, state: State) -> str:
         return "".join(state.history)
@@ -59,8 +60,8 @@ class Bare(Environment):
 class Hashed(BaseValue):
     """A number made of the state."""
 
-    async def judge(self, environment: Environment, task: Task, states: Sequence[State]) -> list[Judged]:
-        return [ValueEstimate((state.data >> 20 & 1023) / 1023) for state in states]
+    async def aforward(self, situations: Sequence[Situation]) -> list[Judged]:
+        return [ValueEstimate((one.state.data >> 20 & 1023) / 1023) for one in situations]
 
 
 def simulate(simulations: int, seed: int) -> tuple[Found, float, float]:

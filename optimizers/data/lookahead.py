@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from signatures import NO_ACTION
+from stl_programs.environments.base import derived_fields
 from stl_programs.records import State
 from stl_programs.tree import Node, Tree
 
@@ -19,7 +21,10 @@ class LookaheadExample:
     """What a tuned value is to say of one state.
 
     `target` is y = gamma * max V(s') on the environment's scale (equation 3), or V(s) for a terminal state. `action`,
-    `next_state` and `rationale` are the action-outcome rationale (equation 4).
+    `next_state` and `rationale` are the action-outcome rationale (equation 4); `next_state` is what was observed on
+    arriving there, and not the way to it. `inputs`: what the signature asks beside task, trajectory and state. `page`
+    names the judge of the state, where the world has several; `before` is the estimate of the state one step earlier,
+    which a judge's offset is added to.
     """
 
     task: str
@@ -32,6 +37,9 @@ class LookaheadExample:
     next_key: str
     rationale: str
     target: float
+    inputs: dict[str, Any] = field(default_factory=dict)
+    page: str | None = None
+    before: float | None = None
 
     @property
     def terminal(self) -> bool:
@@ -39,16 +47,19 @@ class LookaheadExample:
 
 
 def lookahead(trees: Iterable[Tree], *, gamma: float = 1.0, terminal_states: bool = True,
-              closed: Closed | None = None, seed: int = 0) -> tuple[list[LookaheadExample], Counter[str]]:
-    """One example per expanded state, and per judged terminal state where `terminal_states`.
+              closed: Closed | None = None, seed: int = 0, asks: Iterable[str] = ()
+              ) -> tuple[list[LookaheadExample], Counter[str]]:
+    """One example per state whose successors were all judged, and per judged terminal state where `terminal_states`.
 
     Args:
         closed: states that no example may be about or lead to (what a strict split holds back).
+        asks: inputs of the lookahead signatures.
 
     Of equally good actions one is drawn. Returns the examples and how many states gave none, by reason.
     """
     if not 0 < gamma <= 1:
         raise ValueError(f"gamma={gamma}: a discount is above 0 and at most 1")
+    asked = set(asks) - {"task", "trajectory", "state"}
     examples: list[LookaheadExample] = []
     dropped: Counter[str] = Counter()
     for tree in trees:
@@ -58,6 +69,8 @@ def lookahead(trees: Iterable[Tree], *, gamma: float = 1.0, terminal_states: boo
                 dropped["closed: the state is held back"] += 1
             elif node.estimate is not None and node.estimate.missing:
                 dropped["the state itself could not be judged"] += 1
+            elif node.expanded and not tree.complete(node):
+                dropped["not all successors were judged"] += 1
             elif node.expanded:
                 best = _best_successors(tree, node)
                 allowed = [child for child in best if not (closed and closed(child.state))]
@@ -66,12 +79,11 @@ def lookahead(trees: Iterable[Tree], *, gamma: float = 1.0, terminal_states: boo
                 elif not allowed:
                     dropped["closed: every best successor is held back"] += 1
                 else:
-                    best_one = rng.choice(allowed)
-                    examples.append(_successor_example(tree, node, best_one, gamma))
+                    examples.append(_successor_example(tree, node, rng.choice(allowed), gamma, asked))
             elif (node.state.terminal and terminal_states and node.estimate is not None
                   and node.estimate.score is not None):
                 examples.append(_example(tree, node, NO_ACTION, NO_ACTION, NO_ACTION, node.estimate.rationale,
-                                         node.estimate.score))
+                                         node.estimate.score, asked))
     return examples, dropped
 
 
@@ -83,14 +95,25 @@ def _best_successors(tree: Tree, node: Node) -> list[Node]:
     return [child for score, child in scored if score == top]
 
 
-def _successor_example(tree: Tree, node: Node, best: Node, gamma: float) -> LookaheadExample:
+def _successor_example(tree: Tree, node: Node, best: Node, gamma: float, asked: set[str]) -> LookaheadExample:
     estimate = best.estimate
     assert estimate is not None and estimate.score is not None and best.action is not None
-    return _example(tree, node, best.action, best.state.text, best.state.key, estimate.rationale,
-                    gamma * estimate.score)
+    return _example(tree, node, best.action, best.observation, best.state.key, estimate.rationale,
+                    gamma * estimate.score, asked)
 
 
-def _example(tree: Tree, node: Node, action: str, next_state: str, next_key: object, rationale: str,
-             target: float) -> LookaheadExample:
-    return LookaheadExample(tree.task.text, node.state.text, str(node.state.key), node.state.trajectory, node.depth,
-                            action, next_state, str(next_key), rationale, target)
+def _example(tree: Tree, node: Node, action: str, next_state: str, next_key: str, rationale: str, target: float,
+             asked: set[str]) -> LookaheadExample:
+    known = dict(node.inputs or {})
+    page = known.pop("page", None)
+    if asked - set(known):
+        derived = derived_fields(tree.situation(node))
+        known = {name: value() if callable(value) else value
+                 for name, value in derived.items() if name in asked} | known
+    before = None if node.parent is None else tree.nodes[node.parent].estimate
+    state, trajectory = known.get("state", node.state.text), known.get("trajectory", node.state.trajectory)
+    return LookaheadExample(
+        tree.task.id, state, node.state.key, trajectory, node.depth, action, next_state, next_key, rationale, target,
+        {name: list(value) if isinstance(value, tuple) else value for name, value in known.items() if name in asked}
+        | ({"task": tree.task.text} if tree.task.text != tree.task.id else {}),
+        page, None if before is None else before.score)

@@ -6,8 +6,8 @@ import hashlib
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import dspy
 from optimizers.data.lookahead import LookaheadExample
 from signatures import Scale, Variant, lookahead_variant, signature_version
 from stl_programs.models.formats import format_name
+from stl_programs.predictor import as_input
 
 Filter = Callable[[LookaheadExample, str], str | None]
 """(example, score word) -> why the example is dropped, or None to keep it."""
@@ -47,6 +48,21 @@ def load_examples(folder: Path) -> list[LookaheadExample]:
     return [LookaheadExample(**json.loads(line)) for line in lines]
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """How a state's row is written: the lookahead signature, and the scale of its score; of a judge with an offset, the
+    label is what is added to the estimate of the state before."""
+
+    signature: type[dspy.Signature]
+    scale: Scale
+    offset: bool = False
+
+    def label(self, example: LookaheadExample) -> str:
+        """The score in words."""
+        base = (example.before or 0.0) if self.offset else 0.0
+        return self.scale.render(example.target - base)
+
+
 def build_dataset(
     examples: Iterable[LookaheadExample],
     signature: type[dspy.Signature],
@@ -54,6 +70,8 @@ def build_dataset(
     scale: Scale,
     *,
     variant: Variant = "lv+tr+r",
+    pages: Mapping[str, Lesson] | None = None,
+    task_free: bool = False,
     earlier: Iterable[LookaheadExample] = (),
     filters: dict[str, Filter] | None = None,
     others_per_top: float | None = None,
@@ -61,9 +79,11 @@ def build_dataset(
     seed: int = 0,
     dropped: Counter[str] | None = None,
 ) -> Dataset:
-    """Filter, merge, balance and render.
+    """Filter, merge, balance and render: one row per task and state.
 
     Args:
+        pages: how states of the world's own judges are taught; an example of a page that is not there makes no row.
+        task_free: values do not depend on the task: one row per state.
         earlier: examples of earlier iterations; the latest label of a state wins (appendix F.4).
         filters: named predicates besides "malformed", which is always on: what the format cannot say and read back.
         others_per_top: at most this many rows below the top score for each row at it; None keeps all. Terminal states
@@ -73,17 +93,21 @@ def build_dataset(
     The manifest names every dropped row's reason. Raises ValueError when no row is left.
     """
     dropped = Counter(dropped or {})
-    signature = lookahead_variant(signature, variant)
-    merged: dict[str, LookaheadExample] = {}
+    lessons: dict[str | None, Lesson] = {None: Lesson(signature, scale)}
+    lessons |= dict(pages or {})
+    lessons = {page: replace(lesson, signature=lookahead_variant(lesson.signature, variant))
+               for page, lesson in lessons.items()}
+    merged: dict[Any, LookaheadExample] = {}
     everything = [*earlier, *examples]
     for example in reversed(everything):
-        if example.key in merged:
+        key = example.key if task_free else (example.task, example.key)
+        if key in merged:
             dropped["a newer label of the same state"] += 1
-        elif reason := _reason(example, scale, signature, format_, filters or {}):
+        elif reason := _reason(example, lessons, format_, filters or {}):
             dropped[reason] += 1
         else:
-            merged[example.key] = example
-    kept = _balance(list(merged.values())[::-1], scale, others_per_top, dropped, seed)
+            merged[key] = example
+    kept = _balance(list(merged.values())[::-1], lessons, others_per_top, dropped, seed)
     if not kept:
         raise ValueError(f"no training row is left of {len(everything)} examples: "
                          f"{dict(dropped) or 'no state was expanded'}; look at the rollouts or loosen the filters")
@@ -91,60 +115,88 @@ def build_dataset(
     rows: list[dict[str, Any]] = []
     validation: list[dict[str, Any]] = []
     for example in kept:
-        (validation if example.task in held_out else rows).append(_row(example, scale, signature, format_))
+        (validation if example.task in held_out else rows).append(_row(example, lessons[example.page], format_))
     manifest = {
         "rows": len(rows), "validation_rows": len(validation), "examples": len(everything), "dropped": dict(dropped),
-        "labels": dict(Counter(scale.render(e.target) for e in kept)),
+        "labels": dict(Counter(lessons[e.page].label(e) for e in kept)),
         "depths": {str(d): n for d, n in sorted(Counter(e.depth for e in kept).items())},
-        "tasks": len({e.task for e in kept}), "variant": variant, "signature": signature_version(signature),
-        "format": format_name(format_), "sha256": _hash(rows)}
+        "tasks": len({e.task for e in kept}), "variant": variant,
+        "signature": signature_version(lessons[None].signature),
+        "format": format_name(format_), "sha256": rows_hash(rows)}
     return Dataset(kept, rows, validation, manifest)
 
 
-def _reason(example: LookaheadExample, scale: Scale, signature: type[dspy.Signature], format_: dspy.Adapter,
+def _reason(example: LookaheadExample, lessons: Mapping[str | None, Lesson], format_: dspy.Adapter,
             filters: dict[str, Filter]) -> str | None:
-    score = scale.render(example.target)
-    wanted = _outputs(example, score, signature)
-    try:
-        read_back = format_.parse(signature, format_.format_assistant_message_content(signature, wanted))
-    except dspy.utils.exceptions.AdapterParseError:
-        return "malformed"
-    if read_back != wanted:
-        return "malformed"
+    """Why an example makes no row; None where it does."""
+    lesson = lessons.get(example.page)
+    if lesson is None:
+        return f"page {example.page!r}: its judge has no lookahead signature"
+    if lesson.offset and example.before is None:
+        return f"page {example.page!r}: the state before has no estimate to add the offset to"
+    if why := _malformed(example, lesson, format_):
+        return f"malformed: {why}"
     for name, filter_ in filters.items():
-        if why := filter_(example, score):
+        if why := filter_(example, lesson.label(example)):
             return f"{name}: {why}"
     return None
 
 
-def _outputs(example: LookaheadExample, score: str, signature: type[dspy.Signature]) -> dict[str, str]:
+def _malformed(example: LookaheadExample, lesson: Lesson, format_: dspy.Adapter) -> str | None:
+    """Which field the format cannot say and read back, and what about it; white space at its ends is not kept."""
+    wanted = _outputs(example, lesson)
+    for name, text in wanted.items():
+        if not text:
+            return f"{name} is empty"
+    if _reads_back(wanted, lesson, format_):
+        return None
+    plain = {name: "x" if name != "score" else text for name, text in wanted.items()}
+    for name, text in wanted.items():
+        if name != "score" and not _reads_back({**plain, name: text}, lesson, format_):
+            return f"{name} contains what the format {format_name(format_)} separates its fields by"
+    return f"its fields together are not read back by the format {format_name(format_)}"
+
+
+def _reads_back(wanted: dict[str, str], lesson: Lesson, format_: dspy.Adapter) -> bool:
+    try:
+        said = format_.format_assistant_message_content(lesson.signature, wanted)
+        found: dict[str, str] = format_.parse(lesson.signature, said)
+    except dspy.utils.exceptions.AdapterParseError:
+        return False
+    return found == wanted
+
+
+def _outputs(example: LookaheadExample, lesson: Lesson) -> dict[str, str]:
     fields = {"best_action": example.action, "next_state": example.next_state, "rationale": example.rationale,
-              "score": score}
-    return {name: fields[name] for name in signature.output_fields}
+              "score": lesson.label(example)}
+    return {name: fields[name].strip() for name in lesson.signature.output_fields}
 
 
-def _row(example: LookaheadExample, scale: Scale, signature: type[dspy.Signature],
-         format_: dspy.Adapter) -> dict[str, Any]:
-    fields = {"task": example.task, "trajectory": example.trajectory, "state": example.state}
-    inputs = {name: fields[name] for name in signature.input_fields}
-    outputs = _outputs(example, scale.render(example.target), signature)
-    answer = format_.format_assistant_message_content(signature, outputs)
-    return {"prompt": format_.format(signature, [], inputs), "completion": [{"role": "assistant", "content": answer}]}
+def _row(example: LookaheadExample, lesson: Lesson, format_: dspy.Adapter) -> dict[str, Any]:
+    known = {"task": example.task, "trajectory": example.trajectory, "state": example.state, **example.inputs}
+    inputs = {name: as_input(known[name], field.annotation) for name, field in lesson.signature.input_fields.items()}
+    answer = format_.format_assistant_message_content(lesson.signature, _outputs(example, lesson))
+    return {"prompt": format_.format(lesson.signature, [], inputs),
+            "completion": [{"role": "assistant", "content": answer}]}
 
 
-def _balance(examples: list[LookaheadExample], scale: Scale, others_per_top: float | None, dropped: Counter[str],
-             seed: int) -> list[LookaheadExample]:
+def _balance(examples: list[LookaheadExample], lessons: Mapping[str | None, Lesson], others_per_top: float | None,
+             dropped: Counter[str], seed: int) -> list[LookaheadExample]:
     if others_per_top is None:
         return examples
-    top = scale.render(scale.top)
-    others = [e for e in examples if not e.terminal and scale.render(e.target) != top]
-    room = round(others_per_top * sum(scale.render(e.target) == top for e in examples))
+
+    def top(example: LookaheadExample) -> bool:
+        lesson = lessons[example.page]
+        return lesson.label(example) == lesson.scale.render(lesson.scale.top)
+
+    others = [i for i, e in enumerate(examples) if not e.terminal and not top(e)]
+    room = round(others_per_top * sum(top(e) for e in examples))
     if len(others) <= room:
         return examples
-    chosen = {e.key for e in random.Random(seed).sample(others, room)}
-    dropped[f"balance: more than {others_per_top:g} others per {top} row"] += len(others) - room
-    left_out = {e.key for e in others} - chosen
-    return [e for e in examples if e.key not in left_out]
+    left_out = set(others) - set(random.Random(seed).sample(others, room))
+    word = lessons[None].scale.render(lessons[None].scale.top)
+    dropped[f"balance: more than {others_per_top:g} others per {word} row"] += len(left_out)
+    return [e for i, e in enumerate(examples) if i not in left_out]
 
 
 def _held_out_tasks(examples: list[LookaheadExample], share: float, seed: int) -> set[str]:
@@ -152,5 +204,6 @@ def _held_out_tasks(examples: list[LookaheadExample], share: float, seed: int) -
     return set(random.Random(seed).sample(tasks, int(share * len(tasks))))
 
 
-def _hash(rows: list[dict[str, Any]]) -> str:
+def rows_hash(rows: list[dict[str, Any]]) -> str:
+    """Names a set of rows."""
     return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()

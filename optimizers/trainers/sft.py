@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from optimizers.data.rows import Dataset
+from optimizers.trainers.base import Progress, Trainer
 from stl_programs.errors import AdapterError, ModelError, StlError
-from stl_programs.models import PROVENANCE, adapter_hash
+from stl_programs.models import PROVENANCE
 from stl_programs.models.artifacts import weights_hash
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 SMALL = 20_000_000
 """Parameters below which one thread trains faster than several (a 0.3 M model: 12 times, on two cores)."""
-LIBRARIES = ("torch", "transformers", "peft", "trl", "datasets")
 IGNORED = -100
 """The label of a token that no loss is taken on."""
 
@@ -56,60 +53,32 @@ class LoraSettings:
                 raise ValueError(f"{name}={getattr(self, name)}: must be above 0")
 
 
-def train_adapter(dataset: Dataset, base: Path, out: Path, settings: LoraSettings, *, seed: int = 0,
-                  continue_from: Path | None = None, provenance: dict[str, Any] | None = None,
-                  progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
-    """Fine-tune a LoRA on `dataset` and write it to `out` (safetensors, config, provenance).
+class SupervisedTrainer(Trainer):
+    """Supervised fine-tuning by TRL: the loss of the model's turn, or of the whole sequence."""
 
-    Args:
-        base: directory of the base model; its chat template renders the rows, as in serving.
-        out: appears only when the training has finished. If it is there from the same data, base and settings, it is
-            kept and nothing is trained.
-        continue_from: an adapter of the same base and rank to start from, instead of a fresh one.
-        progress: called with (step, steps).
+    kind = "sft"
+    settings: LoraSettings
 
-    Returns the provenance, with the losses. Raises AdapterError where `out` holds another training's adapter or
-    `continue_from` does not fit, ModelError for a base without chat template, StlError for rows it cannot train on.
-    """
-    if not dataset.rows:
-        raise StlError(f"no row to train {out} on; collect more rollouts or loosen the filters")
-    record = {
-        **(provenance or {}), "base_sha256": weights_hash(base), "data_sha256": dataset.manifest["sha256"],
-        "signature": dataset.manifest["signature"], "variant": dataset.manifest["variant"],
-        "format": dataset.manifest["format"], "settings": asdict(settings), "seed": seed,
-        "continue_from": adapter_hash(continue_from) if continue_from else None,
-        "libraries": {name: version(name) for name in LIBRARIES}}
-    if out.exists():
-        return _finished(out, record)
-    if continue_from:
-        _check_start(continue_from, record["base_sha256"], settings)
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # transformers renames what trl still uses
-        trainer = lora_trainer(dataset, base, partial, settings, seed=seed, continue_from=continue_from,
-                               progress=progress)
-        result = trainer.train()
-    _save(trainer.model, base, partial)
-    history = trainer.state.log_history
-    record |= {
-        "losses": [round(row["loss"], 4) for row in history if "loss" in row],
-        "validation_losses": [round(row["eval_loss"], 4) for row in history if "eval_loss" in row],
-        "steps": result.global_step, "train_seconds": round(result.metrics["train_runtime"], 2)}
-    (partial / PROVENANCE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    os.rename(partial, out)
-    return record
+    def fit(self, dataset: Dataset, base: Path, folder: Path, *, seed: int, continue_from: Path | None,
+            progress: Progress | None) -> dict[str, Any]:
+        if continue_from:
+            _check_start(continue_from, weights_hash(base), self.settings)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # transformers renames what trl still uses
+            trainer = lora_trainer(dataset, base, folder, self.settings, seed=seed, continue_from=continue_from,
+                                   progress=progress)
+            result = trainer.train()
+        _save(trainer.model, base, folder)
+        history = trainer.state.log_history
+        return {
+            "losses": [round(row["loss"], 4) for row in history if "loss" in row],
+            "validation_losses": [round(row["eval_loss"], 4) for row in history if "eval_loss" in row],
+            "steps": result.global_step, "train_seconds": round(result.metrics["train_runtime"], 2)}
 
 
-def _finished(out: Path, record: dict[str, Any]) -> dict[str, Any]:
-    """The provenance of the adapter at `out`, if it is the one that `record` describes."""
-    if not (out / PROVENANCE).is_file():
-        raise AdapterError(f"{out} is there and is no adapter of this project; choose another directory")
-    found: dict[str, Any] = json.loads((out / PROVENANCE).read_text(encoding="utf-8"))
-    found["settings"] = asdict(LoraSettings()) | found.get("settings", {})
-    if any(found.get(key, wanted) != wanted for key, wanted in record.items()):  # what it lacks is younger than it
-        raise AdapterError(f"{out} holds an adapter of another training; choose another run directory")
-    return found
+def train_adapter(dataset: Dataset, base: Path, out: Path, settings: LoraSettings, **options: Any) -> dict[str, Any]:
+    """`SupervisedTrainer(settings).train(...)`."""
+    return SupervisedTrainer(settings).train(dataset, base, out, **options)
 
 
 def _check_start(adapter: Path, base_sha256: str, settings: LoraSettings) -> None:

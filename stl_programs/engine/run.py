@@ -66,6 +66,8 @@ async def run_tasks(
     keep_trees: bool = False,
     retries: int = 5,
     backoff: float = 0.5,
+    commit: bool = False,
+    executor: Any = "local",
     progress: Callable[[Status], None] | None = None,
 ) -> list[TaskResult]:
     """Search every task; results in the order of `tasks`, for one seed after the other. A task given twice is searched

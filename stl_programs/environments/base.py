@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +15,7 @@ import dspy
 
 from signatures import Scale
 from stl_programs.errors import RewardSealed, StlError
-from stl_programs.records import Action, State, Task, Transition
+from stl_programs.records import Action, State, Task, Transition, ValueEstimate
 from stl_programs.situations import Situation
 
 _sealed: ContextVar[bool] = ContextVar("reward_sealed", default=False)
@@ -46,11 +48,40 @@ class Judge:
     offset: bool = False
 
 
+def with_fields(task: Task, fields: dict[str, Any]) -> Task:
+    """`task` with further inputs; part of what it is, and so of its id. Raises StlError for other than JSON."""
+    if not fields:
+        return task
+    try:
+        text = json.dumps(fields, sort_keys=True)
+    except TypeError as error:
+        raise StlError(f"the inputs {', '.join(fields)} of task {task.id!r} must be JSON: {error}") from None
+    return Task(f"{task.id} {hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}", task.text,
+                {**task.fields, **fields})
+
+
+def derived_fields(situation: Situation) -> dict[str, Any]:
+    """What every world's signatures may ask: task, state, trajectory, observations, last_action, siblings, notes, and
+    the task's own fields. A value may be a function of no arguments."""
+    state = situation.state
+    return {
+        **situation.task.fields, "task": situation.task.text, "state": state.text,
+        "trajectory": lambda: state.trajectory, "observations": lambda: situation.observations,
+        "last_action": situation.action or "none", "notes": situation.notes,
+        "siblings": lambda: [_sibling(other.action, other.state, other.estimate) for other in situation.siblings]}
+
+
+def _sibling(action: str, state: State, estimate: ValueEstimate | None) -> str:
+    about = "" if estimate is None else f" ({estimate.rationale or estimate.score})"
+    return f"{action} -> {state.text}{about}"
+
+
 class Environment(ABC):
     """One task family: its states and transitions, the signatures that speak of them, and their scale.
 
     Required: `name`, `max_depth`, `scale`, the three signatures, `task`, `reset`, `step`, `answer` and `_score`;
-    `tasks` for training and evaluation; `legal_actions` for `LegalMoves`. `check_environment` plays it and says what is wrong.
+    `tasks` for training and evaluation; `legal_actions` for `LegalMoves`. `check_environment` plays it, and says what
+    is wrong.
     """
 
     name: str
@@ -80,6 +111,15 @@ class Environment(ABC):
     @abstractmethod
     def task(self, text: str) -> Task:
         """The task that `text` describes. Raises TaskError for text that is none."""
+
+    def as_task(self, entry: Any) -> Task:
+        """A Task as it is, a text, or a dspy.Example whose further inputs become the task's fields."""
+        if isinstance(entry, Task):
+            return entry
+        if isinstance(entry, str):
+            return self.task(entry)
+        given = dict(entry.inputs()) if getattr(entry, "_input_keys", None) else {"task": entry.task}
+        return with_fields(self.task(given.pop("task")), given)
 
     def tasks(self, split: str) -> list[Task]:
         """The tasks of a split ("train", "validation", "test", or names of one's own). Raises TaskError for another."""
@@ -122,16 +162,10 @@ class Environment(ABC):
         str takes a list one item a line. Already here: task, state, trajectory, observations, last_action,
         possible_actions (where they can be listed), siblings, notes, and the task's own `fields`.
         """
-        state = situation.state
-        return {
-            **situation.task.fields, "task": situation.task.text, "state": state.text,
-            "trajectory": lambda: state.trajectory, "observations": lambda: situation.observations,
-            "last_action": situation.action or "none", "notes": situation.notes, "siblings": lambda: [
-                f"{other.action} -> {other.state.text}" + ("" if other.estimate is None else (
-                    f" ({other.estimate.rationale})" if other.estimate.rationale else f" ({other.estimate.score})"))
-                for other in situation.siblings],
-            **({"possible_actions": lambda: [action.text for action in self.legal_actions(state)]}
-               if self.listable else {})}
+        found = derived_fields(situation)
+        if self.listable:
+            found["possible_actions"] = lambda: [action.text for action in self.legal_actions(situation.state)]
+        return found
 
     def page(self, situation: Situation) -> str | None:
         """Which of `judges` judges this state; None for the value's own signature."""

@@ -11,7 +11,7 @@ from stl_programs import engine
 from stl_programs.engine import Budget
 from stl_programs.errors import TaskError
 from stl_programs.policies.base import BasePolicy
-from stl_programs.predictor import Predictor
+from stl_programs.predictor import Asks, Predictor
 from stl_programs.records import Usage
 from stl_programs.situations import Proposal, Situation, Source
 
@@ -19,7 +19,7 @@ Named = tuple[str, Source, float | None]
 """An action's text, where it was named, and its share of the log-probability of its completion."""
 
 
-class Policy(BasePolicy):
+class Policy(Asks, BasePolicy):
     """Legal actions proposed by a language model.
 
     One round of `samples` draws; while fewer than `count` distinct actions came back (or than there can be), up to

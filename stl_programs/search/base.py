@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import contextlib
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import dspy
 
 from stl_programs import engine
 from stl_programs.engine import Budget
-from stl_programs.environments.base import Environment
+from stl_programs.environments.base import Environment, with_fields
 from stl_programs.errors import BudgetSpent, ModelError, StlError
 from stl_programs.models import Model
 from stl_programs.models.formats import choose_format
@@ -40,6 +39,8 @@ class SearchProgram(Saved):
         value: judges states (`Value`, `Uniform`, `Oracle` or another `BaseValue`).
         seed: of all draws and tie-breaks.
         budget: of every task. When it is spent the search ends with its best answer so far.
+        expand: "all" looks one step beyond every judged state, once the search is over: more to learn from, the same
+            answer.
 
     Raises TypeError for a part that is no policy or value, or says nothing.
 
@@ -52,7 +53,7 @@ class SearchProgram(Saved):
         ...             node.kept = True
     """
 
-    settings: tuple[str, ...] = ("seed", "budget")
+    settings: tuple[str, ...] = ("seed", "budget", "expand_what")
     """Names of attributes that are saved; a subclass adds those of its own arguments."""
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -60,8 +61,10 @@ class SearchProgram(Saved):
         cls.settings = tuple(dict.fromkeys((*SearchProgram.settings, *cls.settings)))
 
     def __init__(self, environment: Environment, policy: BasePolicy, value: BaseValue, *, seed: int = 0,
-                 budget: Budget | None = None):
+                 budget: Budget | None = None, expand: Literal["kept", "all"] = "kept"):
         super().__init__()
+        if expand not in ("kept", "all"):
+            raise ValueError(f"expand={expand!r}: choose 'kept' or 'all'")
         if type(self).grow is SearchProgram.grow and type(self).search is SearchProgram.search:
             raise TypeError(f"{type(self).__name__} says nothing about how it searches: write `async def grow(self, "
                             "tree)`")
@@ -71,7 +74,8 @@ class SearchProgram(Saved):
         if not isinstance(value, BaseValue) or not judges(value):
             raise TypeError(f"value={type(value).__name__}: a value is a BaseValue with `async def estimate(self, "
                             "situation)`, or with `aforward(situations)` where it judges siblings together")
-        self.environment, self.policy, self.value, self.seed, self.budget = environment, policy, value, seed, budget
+        self.environment, self.policy, self.value = environment, policy, value
+        self.seed, self.budget, self.expand_what = seed, budget, expand
 
     @property
     def information(self) -> Information:
@@ -100,8 +104,10 @@ class SearchProgram(Saved):
                 await self.grow(tree)
         except BudgetSpent as error:
             spent = error
-        ended = None if spent is None else str(spent)
-        leaf = self.choose(tree)
+        ended, leaf = None if spent is None else str(spent), self.choose(tree)
+        if self.expand_what == "all" and spent is None:
+            with contextlib.suppress(BudgetSpent):
+                await self.expand_rest(tree)
         self._record_inputs(tree)
         answer = self.environment.answer(task, leaf.state)
         tree.about = {"program": type(self).__name__, "information": self.information, "answer": answer,
@@ -265,6 +271,13 @@ class SearchProgram(Saved):
         proposals = await self.propose(tree, node, 1, draw)
         return self.add(tree, node, proposals)[0] if proposals else None
 
+    async def expand_rest(self, tree: Tree) -> None:
+        """Expand every judged state that the search did not, once per state."""
+        seen = {node.state.key for node in tree.nodes if node.expanded}
+        rest = [node for node in tree.nodes if node.estimate is not None and not node.estimate.missing
+                and not node.state.terminal and node.depth < self.environment.max_depth]
+        await engine.together(*(self.expand(tree, node) for node in distinct(rest) if node.state.key not in seen))
+
     async def judge(self, tree: Tree, nodes: list[Node]) -> None:
         """Estimate the states of `nodes`, all together. Raises BudgetSpent after those that the budget covered."""
         if not nodes:
@@ -324,18 +337,6 @@ class SearchProgram(Saved):
     def load(self, path: Any, allow_pickle: bool = False, allow_unsafe_lm_state: bool = False) -> None:
         """Take over a saved program; see `load_state`."""
         load_program(self, path, allow_unsafe_lm_state)
-
-
-def with_fields(task: Task, fields: dict[str, Any]) -> Task:
-    """`task` with further inputs; they are part of what it is, and so of its id."""
-    if not fields:
-        return task
-    try:
-        text = json.dumps(fields, sort_keys=True)
-    except TypeError as error:
-        raise StlError(f"the inputs {', '.join(fields)} of task {task.id!r} must be JSON: {error}") from None
-    return Task(f"{task.id} {hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}", task.text,
-                {**task.fields, **fields})
 
 
 def _plain(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from stl_programs import engine
 from stl_programs.environments.base import Environment
@@ -17,23 +17,21 @@ class BeamSearch(SearchProgram):
     """Expand `width` states a level, judge all successors, keep the best `width` distinct ones.
 
     The answer is the best finished leaf by the program's own value. A level ends before the next begins: that is the
-    algorithm. `expand="all"` also expands the states that were
-    judged and not kept, and judges their successors: more to learn from, the same beam.
+    algorithm. `expand="all"` also expands, level by level, the states that were judged and not kept: more to learn
+    from, the same beam.
 
     Example:
         >>> BeamSearch(env, LegalMoves(), Value(env.value_signature, "embedded/game24"), width=5)(task="4 5 6 10")
     """
 
-    settings = ("width", "expand_what")
+    settings = ("width",)
 
     def __init__(self, environment: Environment, policy: BasePolicy, value: BaseValue, *, width: int = 5,
-                 expand: Literal["kept", "all"] = "kept", **options: Any):
+                 **options: Any):
         super().__init__(environment, policy, value, **options)
         if width < 1:
             raise ValueError(f"width={width}: a beam keeps at least 1 state")
-        if expand not in ("kept", "all"):
-            raise ValueError(f"expand={expand!r}: choose 'kept' or 'all'")
-        self.width, self.expand_what = width, expand
+        self.width = width
 
     async def grow(self, tree: Tree) -> None:
         beam, level = [tree.root], [tree.root]

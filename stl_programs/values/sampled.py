@@ -13,13 +13,13 @@ from stl_programs.engine import Budget
 from stl_programs.environments.base import Judge
 from stl_programs.errors import StlError
 from stl_programs.models import Model
-from stl_programs.predictor import Draw, Predictor
+from stl_programs.predictor import Asks, Draw, Predictor
 from stl_programs.records import Sample, ValueEstimate
 from stl_programs.situations import Situation
 from stl_programs.values.base import Aggregate, BaseValue, aggregate
 
 
-class Value(BaseValue):
+class Value(Asks, BaseValue):
     """V(s) by a language model: several draws, each parsed by itself, aggregated.
 
     Args:
@@ -59,6 +59,10 @@ class Value(BaseValue):
     def model(self) -> Model:
         """The model that judges. Raises ModelError where there is none."""
         return self.predict.model
+
+    @property
+    def asked(self) -> list[Predictor]:
+        return [self.predict, *self.pages.values()]
 
     @property
     def predictors_by_page(self) -> dict[str | None, Predictor]:

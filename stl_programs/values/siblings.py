@@ -10,13 +10,13 @@ import dspy
 from stl_programs import engine
 from stl_programs.engine import Budget
 from stl_programs.errors import BudgetSpent
-from stl_programs.predictor import Predictor
+from stl_programs.predictor import Asks, Predictor
 from stl_programs.records import Sample
 from stl_programs.situations import Situation
 from stl_programs.values.base import Aggregate, BaseValue, Judged, aggregate
 
 
-class AsksTogether(BaseValue):
+class AsksTogether(Asks, BaseValue):
     """Holds the predictor of a value that asks about several states at once."""
 
     def __init__(self, signature: type[dspy.Signature], lm: Any = None, *, samples: int = 1,

@@ -13,7 +13,7 @@ from optimizers import LoraSettings, SelfTaughtLookahead
 from optimizers.defaults import StlSettings, lora_settings, stl_settings
 from stl_programs import BeamSearch, LegalMoves, Value, models
 from stl_programs.errors import ModelError, StlError
-from stl_programs.models.scripted import ScriptedModel
+from stl_programs.testing.scripted import ScriptedModel
 
 EMBEDDED = models.EMBEDDED / "game24"
 BROUGHT = json.loads((EMBEDDED / "stl_programs.json").read_text())["training"]

@@ -17,6 +17,7 @@ from stl_programs.engine.budget import cost_of
 from stl_programs.errors import BudgetSpent, JournalError, ModelError, StlError, TransientError
 from stl_programs.models.base import Prices
 from stl_programs.models.prices import is_open, own_price, training_price
+from stl_programs.situations import Situation
 from stl_programs.testing.game24_script import game24_script
 from stl_programs.testing.scripted import ScriptedModel
 from stl_programs.testing.simulator import Errors, Latency, Simulator
@@ -128,7 +129,7 @@ def test_a_request_that_two_make_at_once_is_paid_by_the_first_and_cached_for_the
 
         async def ask(current):
             enter(current)
-            await value.aforward(env, task, state)
+            await value.estimate(Situation(env, task, state))
             await current.stop()
 
         await asyncio.gather(*(ask(current) for current in contexts))
@@ -198,7 +199,7 @@ def test_a_search_that_is_over_sends_nothing_more(env):
     async def late():
         enter(current := Context(task="t"))
         await current.stop()
-        await value.aforward(env, env.task("4 5 6 10"), env.reset(env.task("4 5 6 10")))
+        await value.estimate(Situation(env, env.task("4 5 6 10"), env.reset(env.task("4 5 6 10"))))
 
     with pytest.raises(StlError, match="the search of 't' has ended, and its bill is final"):
         asyncio.run(late())

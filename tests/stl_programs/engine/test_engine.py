@@ -15,6 +15,7 @@ from stl_programs import MCTS, BeamSearch, Budget, GreedySearch, LegalMoves, Pol
 from stl_programs.engine import Context, Gate, Journal, Run, TaskResult, enter, read_journal
 from stl_programs.errors import JournalError, ModelError, StlError, TransientError
 from stl_programs.models.base import Prices
+from stl_programs.situations import Situation
 from stl_programs.testing.game24_script import game24_script
 from stl_programs.testing.scripted import ScriptedModel
 from tests.conftest import ScriptedValue
@@ -144,9 +145,9 @@ def test_a_reply_is_billed_once_and_a_failed_task_does_not_take_shared_judgement
 
     async def twice():
         enter(current := Context(Run(journal=Journal(tmp_path / "j", {})), task="t", scope="t"))
-        await value.aforward(env, task, state)
+        await value.estimate(Situation(env, task, state))
         current.memory.clear()
-        await value.aforward(env, task, state)
+        await value.estimate(Situation(env, task, state))
         return current
 
     current = asyncio.run(twice())
@@ -238,7 +239,7 @@ def test_identical_requests_in_flight_are_one_and_different_draws_are_not(env):
 
     async def ask():
         enter(Context())
-        return await asyncio.gather(*(value.aforward(env, env.task("4 5 6 10"), state) for _ in range(5)))
+        return await asyncio.gather(*(value.estimate(Situation(env, env.task("4 5 6 10"), state)) for _ in range(5)))
 
     estimates = asyncio.run(ask())
     assert len(model.requests) == 1 and len(set(model.requests[0][1])) == 4
@@ -248,7 +249,7 @@ def test_identical_requests_in_flight_are_one_and_different_draws_are_not(env):
 def test_what_a_provider_leaves_out_of_n_is_asked_for_again(env):
     model = ScriptedModel("m/a", script, takes_n=2)
     value = Value(env.value_signature, model, samples=5, max_tokens=60)
-    estimate = asyncio.run(value.aforward(env, env.task("4 5 6 10"), env.reset(env.task("4 5 6 10"))))
+    estimate = asyncio.run(value.estimate(Situation(env, env.task("4 5 6 10"), env.reset(env.task("4 5 6 10")))))
     assert [len(seeds) for _, seeds in model.requests] == [2, 2, 1] and len(estimate.samples) == 5
 
 
@@ -359,10 +360,10 @@ def test_a_dollar_budget_needs_a_price(env):
 # Failures
 
 class Failing(ScriptedValue):
-    async def aforward(self, environment, task, state):
-        if task.id == self.bad:
+    async def estimate(self, situation):
+        if situation.task.id == self.bad:
             raise ModelError("the server went away")
-        return await super().aforward(environment, task, state)
+        return await super().estimate(situation)
 
 
 def test_a_failed_task_is_a_result_with_its_reason(env):

@@ -19,6 +19,7 @@ from stl_programs.environments.game24.world import calculator_check
 from stl_programs.errors import AdapterError, ModelError, OutOfRange
 from stl_programs.models.local.in_process import InProcessModel
 from stl_programs.models.served.remote import open_remote
+from stl_programs.situations import Situation
 from stl_programs.testing.game24_script import game24_script
 from stl_programs.testing.simulator import Simulator
 
@@ -90,7 +91,7 @@ def test_numbers_outside_the_range_are_missing_not_guessed(env):
     task = env.task("4 5 6 10")
     state = env.step(env.reset(task), env.legal_actions(env.reset(task))[1]).state
     assert state.text == "-1 6 10"
-    estimate = run_sync(value.aforward(env, task, state))
+    estimate = run_sync(value.estimate(Situation(env, task, state)))
     assert estimate.missing and "no token" in estimate.samples[0].missing
 
 

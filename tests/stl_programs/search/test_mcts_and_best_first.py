@@ -95,7 +95,7 @@ def test_lite_search_gives_a_state_as_many_children_as_its_value_is_unsure(env):
     tree = search(program).tree
     widths = []
     for prior in (0.0, 0.2, 0.5, 0.7, 0.95, 1.0):
-        tree.root.estimate, tree.root.prior = ScriptedValue, prior
+        tree.root.estimate, tree.root.worth = ScriptedValue, prior
         widths.append(program.width(tree.root))
     assert widths == [5, 5, 4, 2, 1, 1]
     found = search(LiteSearch(env, LegalMoves(), Uniform(), most=3, expansions=30, enough=99))
@@ -116,11 +116,11 @@ class Sleepy(ScriptedValue):
         super().__init__({})
         self.rng = random.Random(seed)
 
-    async def aforward(self, environment, task, state):
+    async def estimate(self, situation):
         for _ in range(self.rng.randrange(4)):
             await asyncio.sleep(0)
-        self.scores[state.text] = random.Random(state.text).random() * 20
-        return await super().aforward(environment, task, state)
+        self.scores[situation.state.text] = random.Random(situation.state.text).random() * 20
+        return await super().estimate(situation)
 
 
 @settings(max_examples=15, deadline=None)

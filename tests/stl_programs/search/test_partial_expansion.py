@@ -24,9 +24,9 @@ class Counting(WorldValue):
         super().__init__()
         self.judged = Counter()
 
-    async def aforward(self, environment, task, state):
-        self.judged[state.key] += 1
-        return await self._judge(environment, task, state)
+    async def estimate(self, situation):
+        self.judged[situation.state.key] += 1
+        return await self._judge(situation)
 
 
 def test_the_golden_order(env):

@@ -116,9 +116,9 @@ def test_oracle_and_reward_free_are_told_apart(env):
 
 
 class Peeking(ScriptedValue):
-    async def aforward(self, environment, task, state):
-        environment.score(task, "4 * 6")
-        return await super().aforward(environment, task, state)
+    async def estimate(self, situation):
+        situation.environment.score(situation.task, "4 * 6")
+        return await super().estimate(situation)
 
 
 def test_a_value_that_reads_the_reward_fails_its_task(env):

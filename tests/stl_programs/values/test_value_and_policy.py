@@ -11,6 +11,7 @@ from stl_programs.engine import run_sync
 from stl_programs.errors import StlError
 from stl_programs.predictor import Draw
 from stl_programs.records import Sample
+from stl_programs.situations import Situation
 from stl_programs.testing.game24_script import game24_script
 from stl_programs.testing.simulator import Simulator
 from stl_programs.values.base import aggregate
@@ -64,7 +65,7 @@ def test_the_policy_tops_up_and_says_what_not_to_repeat(env):
     with Simulator(lambda messages, model, seed: chat(replies[len(server.requests)]), ["m"]) as server:
         policy = Policy(ProposeMoves, lm(server), count=3)
         task = env.task("4 5 6 10")
-        proposals = run_sync(policy.aforward(env, task, env.reset(task)))
+        proposals = run_sync(policy.aforward(Situation(env, task, env.reset(task))))
         prompts = [request["messages"][-1]["content"] for request in server.requests]
     assert [action.text for action, _ in proposals] == ["4 + 5 = 9", "5 * 6 = 30", "4 * 6 = 24"]
     assert len(prompts) == 3 and "4 + 5 = 10" in prompts[1] and "nonsense" in prompts[2]
@@ -87,7 +88,7 @@ def test_one_bad_sample_spoils_only_itself(env):
     with Simulator(reply, ["m"]) as server:
         value = Value(EstimateNumbers, lm(server), samples=4)
         task = env.task("4 5 6 10")
-        estimate = run_sync(value.aforward(env, task, env.reset(task)))
+        estimate = run_sync(value.estimate(Situation(env, task, env.reset(task))))
         assert len(server.requests) == 1 and server.requests[0]["n"] == 4
     assert [s.score for s in estimate.samples].count(None) == 2 and estimate.score == 20.0
 

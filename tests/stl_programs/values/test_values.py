@@ -153,18 +153,19 @@ def test_what_cannot_be_undone_is_not_done():
 
 
 class PeekingPolicy(LegalMoves):
-    async def aforward(self, environment, task, state, **options):
-        environment.score(task, "4 * 6")
-        return await super().aforward(environment, task, state, **options)
+    async def aforward(self, situation, *options):
+        situation.environment.score(situation.task, "4 * 6")
+        return await super().aforward(situation, *options)
 
 
 class Guided(BaseValue):
     information = "reward-guided"
 
-    async def aforward(self, environment, task, state):
+    async def estimate(self, situation):
         from stl_programs.records import ValueEstimate
 
-        return ValueEstimate(environment.score(task, environment.answer(task, state)))
+        env, task = situation.environment, situation.task
+        return ValueEstimate(env.score(task, env.answer(task, situation.state)))
 
 
 def test_the_reward_is_sealed_for_policies_too_and_open_where_declared(env):

@@ -22,6 +22,7 @@ from stl_programs.models import ReplyOptions
 from stl_programs.models.doors.dspy_lm import lm
 from stl_programs.models.doors.litellm_providers import read_options, register_with_litellm
 from stl_programs.models.served.remote import LiteLLMModel, asked_for
+from stl_programs.situations import Situation
 from stl_programs.testing.simulator import Errors, Simulator
 from tests.contract import random_adapter, tiny_llama
 
@@ -203,7 +204,8 @@ def test_it_is_the_lm_of_value_and_policy():
         assert result.error is None and {request["n"] for request in server.requests} == {1, 3}
     assert models.load(lm(GAME24)) is models.load(GAME24)
     value = Value(env.value_signature, lm(GAME24), samples=2)
-    assert run_sync(value.aforward(env, env.task("4 5 6 10"), env.reset(env.task("4 5 6 10")))).score is not None
+    task = env.task("4 5 6 10")
+    assert run_sync(value.estimate(Situation(env, task, env.reset(task)))).score is not None
 
 
 def test_options_that_a_model_cannot_have_are_refused():

@@ -6,9 +6,8 @@ import json
 
 import pytest
 
-from experiments.evaluation import Cell
-from experiments.pretrain_game24 import BROUGHT
-from experiments.readme_program import (
+from experiments.game24.pretrain import BROUGHT
+from experiments.game24.readme_program import (
     README,
     ROWS,
     TUNED_ON,
@@ -20,6 +19,7 @@ from experiments.readme_program import (
     together,
     without,
 )
+from experiments.kit.evaluation import Cell
 from stl_programs import GameOf24, models
 from stl_programs.errors import StlError
 

@@ -1,6 +1,6 @@
 """The README's first program, run as printed on splits that nothing was chosen on, and held against V0 with more draws.
 
-    python -m experiments.readme_program --split-seeds 20261126 20261127 20261128 [--publish experiments/results]
+    python -m experiments.game24.readme_program --split-seeds 20261126 20261127 20261128 [--publish experiments/results]
 
 Of the printed lines only the environment is replaced, by a fresh split, and the seed, by an STL seed; it runs in a
 folder of its own. Running again goes on after the last finished rollout, training or puzzle.
@@ -22,17 +22,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from experiments.command import guarded
-from experiments.evaluation import Cell, evaluate
-from experiments.game24 import published_list
-from experiments.intervals import mean_interval, paired_difference
-from experiments.progress import Bars
-from experiments.report import INTERVALS, paired
+from experiments.game24.experiment import published_list
+from experiments.kit.command import guarded
+from experiments.kit.evaluation import Cell, evaluate
+from experiments.kit.progress import Bars
+from experiments.kit.report import INTERVALS, paired
+from experiments.kit.statistics import mean_interval, paired_difference
 from stl_programs import GameOf24, SearchProgram
-from stl_programs.environments.game24 import parse_numbers, reachable
+from stl_programs.environments.game24.world import parse_numbers, reachable
 from stl_programs.errors import StlError
 
-README = Path(__file__).parents[1] / "README.md"
+README = Path(__file__).parents[2] / "README.md"
 TUNED_ON = (101, 102, 103)
 """Split seeds whose validation puzzles the embedded model's training settings and the program were chosen on."""
 DRAWS = 8
@@ -183,7 +183,8 @@ def markdown(summary: dict[str, Any]) -> str:
     seen = [split["pre-training"] for split in summary["splits"]]
     return "\n".join([
         "# The README's first program, as printed", "",
-        f"    python -m experiments.readme_program --split-seeds {' '.join(map(str, summary['split_seeds']))}", "",
+        f"    python -m experiments.game24.readme_program --split-seeds {' '.join(map(str, summary['split_seeds']))}",
+        "",
         f"Solved test puzzles of fresh splits (`GameOf24(split_seed=...)`), beam {summary['beam']}, {summary['date']}; "
         f"{summary['information']}, no filter; STL seeds {summary['stl_seeds']}, evaluation seeds "
         f"{summary['eval_seeds']}. The answer scored is the program's own, first trial; a failed task counts as not "
