@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,8 @@ from stl_programs.records import Sample, State, Task, Usage, ValueEstimate
 from stl_programs.situations import Sibling, Situation, Source
 
 ABOUT = ("program", "information", "answer", "chosen", "ended", "untaken")
+FEW = 64
+"""Children up to which a tuple is made anew for each."""
 SHOWN = 200
 """Lines of a tree that a notebook shows."""
 
@@ -24,7 +26,7 @@ class Node:
     probability of the action (0 where it gives none); `visits`, `value_sum` and `value_max` are what was backed up
     through the node on the scale of `worth`; `in_flight` counts simulations through it that are not backed up yet
     (WU-UCT). `closed`: nothing is left to learn below it. `listed`: every successor that the policy proposed is a
-    child. `children` are ids in an array, which Python's collector does not walk.
+    child. `children` are ids in a tuple, which Python's collector does not walk; many of them in an array.
     """
 
     id: int
@@ -33,7 +35,7 @@ class Node:
     state: State
     depth: int
     estimate: ValueEstimate | None = None
-    children: Sequence[int] = ()
+    children: tuple[int, ...] | array[int] = ()
     expanded: bool = False
     listed: bool = False
     kept: bool = False
@@ -97,9 +99,11 @@ class Tree:
         if source is not None:
             node.source, node.logprob = source, logprob
         self.nodes.append(node)
-        if not parent.children:
-            parent.children = array("q")
-        parent.children.append(node.id)  # type: ignore[attr-defined]
+        children = parent.children
+        if isinstance(children, array):
+            children.append(node.id)
+        else:
+            parent.children = (*children, node.id) if len(children) < FEW else array("q", (*children, node.id))
         return node
 
     def children(self, node: Node) -> list[Node]:

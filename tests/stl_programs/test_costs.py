@@ -147,13 +147,13 @@ def test_a_task_that_fails_still_pays_for_what_others_wait_for(env):
     tasks = puzzles(env, 6)
 
     class Hasty(Value):
-        async def judge(self, environment, task, states):
-            if task.id == tasks[0].id and states and states[0].history:
-                work = asyncio.ensure_future(super().judge(environment, task, states))
+        async def aforward(self, situations):
+            if situations[0].task.id == tasks[0].id and situations[0].depth:
+                work = asyncio.ensure_future(super().aforward(situations))
                 await asyncio.sleep(0.002)
                 work.cancel()
                 raise ModelError("gone")
-            return await super().judge(environment, task, states)
+            return await super().aforward(situations)
 
     value = Hasty(env.value_signature, model, samples=1, max_tokens=60)
     results = run(BeamSearch(env, LegalMoves(), value, width=2), tasks, share_judgements=True)

@@ -155,12 +155,12 @@ def test_a_reply_is_billed_once_and_a_failed_task_does_not_take_shared_judgement
     assert current.usage["value"].cached_calls == 1
 
     class Hasty(Value):
-        async def judge(self, environment, task, states):
-            if task.id == tasks[0].id and states and states[0].history:
-                self.left = asyncio.ensure_future(super().judge(environment, task, states))
+        async def aforward(self, situations):
+            if situations[0].task.id == tasks[0].id and situations[0].depth:
+                self.left = asyncio.ensure_future(super().aforward(situations))
                 await asyncio.sleep(0.002)
                 raise ModelError("gone")
-            return await super().judge(environment, task, states)
+            return await super().aforward(situations)
 
     tasks = env.tasks("test")[:4]
     hasty = Hasty(env.value_signature, model, samples=1, max_tokens=60)

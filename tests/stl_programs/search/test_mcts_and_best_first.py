@@ -180,7 +180,7 @@ def test_programs_are_saved_and_loaded(env, tmp_path, program):
 def test_bad_settings_say_what_is_wrong(env):
     with pytest.raises(ValueError, match="simulations=0"):
         MCTS(env, LegalMoves(), Uniform(), simulations=0)
-    with pytest.raises(ValueError, match="choose 'mean', 'max' or 'hybrid'"):
+    with pytest.raises(ValueError, match="choose 'mean', 'max', 'hybrid', or pass a function"):
         MCTS(env, LegalMoves(), Uniform(), backup="median")
     with pytest.raises(ValueError, match="expansions=0"):
         BestFirstSearch(env, LegalMoves(), Uniform(), expansions=0)

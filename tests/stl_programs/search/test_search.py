@@ -10,7 +10,7 @@ import pytest
 
 from stl_programs import BeamSearch, GreedySearch, LegalMoves, Oracle, Tree, Uniform, Value, run_tasks
 from stl_programs.engine import run_sync
-from stl_programs.errors import AdapterError, StlError, TaskError
+from stl_programs.errors import StlError, TaskError
 from tests.conftest import ExactValue, ScriptedValue
 
 
@@ -136,15 +136,5 @@ def test_saving_and_loading(env, tmp_path):
     loaded.load(tmp_path / "program.json")
     assert (loaded.width, loaded.value.samples, loaded.value.aggregate, loaded.value.lm) == (
         7, 5, "mean", "embedded/game24")
-    with pytest.raises(StlError, match="holds a BeamSearch"):
+    with pytest.raises(StlError, match="the saved part is a BeamSearch, this is a GreedySearch"):
         GreedySearch(env, LegalMoves(), Uniform()).load(tmp_path / "program.json")
-
-
-def test_a_program_of_other_words_is_refused(env, tmp_path):
-    path = tmp_path / "program.json"
-    BeamSearch(env, LegalMoves(), Value(env.value_signature, "embedded/game24")).save(path)
-    state = json.loads(path.read_text())
-    state["value"]["signature"] = "0" * 12
-    path.write_text(json.dumps(state))
-    with pytest.raises(AdapterError, match="install the version"):
-        BeamSearch(env, LegalMoves(), Uniform()).load(path)

@@ -101,11 +101,11 @@ def test_noise_fades_with_depth_and_is_a_function_of_the_state():
     for number in range(20):
         for ways in states(env, env.task(str(number))).values():
             state = ways[0]
-            assert value.estimate(env, state) == value.estimate(env, ways[-1])
-            errors[len(state.data[1])].append(abs(value.estimate(env, state) - env.oracle_value(state)))
+            assert value.guess(env, state) == value.guess(env, ways[-1])
+            errors[len(state.data[1])].append(abs(value.guess(env, state) - env.oracle_value(state)))
     means = [sum(errors[depth]) / len(errors[depth]) for depth in (1, 2, 3, 4)]
     assert means == sorted(means, reverse=True) and means[-1] > 0
-    assert WorldValue(0.0).estimate(env, env.reset(env.task("0"))) == env.optimum(env.task("0"))
+    assert WorldValue(0.0).guess(env, env.reset(env.task("0"))) == env.optimum(env.task("0"))
 
 
 def test_calls_are_counted_once_per_state_and_end_a_search():

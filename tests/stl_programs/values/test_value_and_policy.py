@@ -67,7 +67,7 @@ def test_the_policy_tops_up_and_says_what_not_to_repeat(env):
         task = env.task("4 5 6 10")
         proposals = run_sync(policy.aforward(Situation(env, task, env.reset(task))))
         prompts = [request["messages"][-1]["content"] for request in server.requests]
-    assert [action.text for action, _ in proposals] == ["4 + 5 = 9", "5 * 6 = 30", "4 * 6 = 24"]
+    assert [proposal.action.text for proposal in proposals] == ["4 + 5 = 9", "5 * 6 = 30", "4 * 6 = 24"]
     assert len(prompts) == 3 and "4 + 5 = 10" in prompts[1] and "nonsense" in prompts[2]
 
 
@@ -116,7 +116,7 @@ def test_set_lm_is_obeyed(env):
         program = GreedySearch(env, LegalMoves(), Value(EstimateNumbers, "embedded/game24", samples=1))
         program.set_lm(lm(server))
         program(task="4 5 6 10")
-        assert server.requests and program.dump_state()["value"]["lm"] == "hosted_vllm/m"
+        assert server.requests and program.value.predict.name == "hosted_vllm/m"
 
 
 def test_no_model_is_one_clear_error(env):

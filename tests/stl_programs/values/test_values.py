@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from fractions import Fraction
 
 import pytest
 
@@ -27,7 +28,7 @@ from stl_programs import (
 from stl_programs.engine import read_journal
 from stl_programs.environments.game24.world import parse_numbers, solvable
 from stl_programs.errors import TaskError
-from stl_programs.records import Action
+from stl_programs.records import Action, State, Transition
 from stl_programs.testing.scripted import ScriptedModel
 from tests.conftest import ScriptedValue
 
@@ -109,6 +110,8 @@ class Costly(GameOf24):
         self.taken = []
 
     def action(self, state, text):
+        if "* " in text:
+            self.step(state, Action(text))  # refused here, as such an action is not tried
         return Action(text, irreversible="* " in text)
 
     async def astep(self, state, action):
@@ -118,8 +121,10 @@ class Costly(GameOf24):
     def record(self, transition):
         return super().record(transition) | {"data": [str(number) for number in transition.state.data]}
 
-    def restore(self, state, action, row):
-        return self.step(state, action)
+    def restore(self, history, row):
+        numbers = tuple(map(Fraction, row["data"]))
+        state = State(row["text"], row["key"], history, row["terminal"], numbers)
+        return Transition(state, row["terminated"], row["truncated"], row["observation"])
 
 
 def test_steps_that_are_not_pure_are_journaled_and_never_taken_twice(tmp_path):
@@ -127,13 +132,14 @@ def test_steps_that_are_not_pure_are_journaled_and_never_taken_twice(tmp_path):
     tasks, path = env.tasks("test")[:2], tmp_path / "journal.jsonl"
     program = BeamSearch(env, LegalMoves(), Uniform(), width=2)
     whole = run_sync(run_tasks(program, tasks, journal=path))
-    steps = len(env.taken)
-    assert len(set(env.taken)) <= steps == len(read_journal(path).steps)
+    steps = len(env.taken) + len(tasks)  # a reset each
+    assert len(set(env.taken)) <= len(env.taken) and steps == len(read_journal(path).steps)
     data = path.read_bytes()
     path.write_bytes(data[:len(data) // 2])
     kept = len(read_journal(path).steps)
     again = run_sync(run_tasks(program, tasks, journal=path))
-    assert [r.answer for r in again] == [r.answer for r in whole] and len(env.taken) == 2 * steps - kept
+    assert [r.answer for r in again] == [r.answer for r in whole] and len(env.taken) == 2 * (steps - len(tasks)) - (
+        kept - len(tasks))
     env.taken.clear()
     replayed = run_sync(run_tasks(program, tasks, recorded=[path], offline=True))
     assert [r.answer for r in replayed] == [r.answer for r in whole] and env.taken == []
@@ -145,9 +151,10 @@ def test_what_cannot_be_undone_is_not_done():
                                                         '\n\n[[ ## completed ## ]]')
     program = GreedySearch(env, Policy(env.policy_signature, model, count=3, max_tokens=50), Uniform())
     [result] = run_sync(run_tasks(program, [env.task("4 5 6 10")], keep_trees=True))
+    assert result.error is None
     assert "4 * 5 = 20" not in [action for _, action in env.taken] and "4 + 5 = 9" in [a for _, a in env.taken]
-    assert result.usage["policy (irreversible actions)"]["samples"] > 0
-    assert all("*" not in (node["action"] or "") for node in result.tree["nodes"])
+    leaves = [node for node in result.tree["nodes"] if node.get("untaken")]
+    assert leaves and all(node["action"] == "4 * 5 = 20" and node["terminal"] for node in leaves)
     with pytest.raises(TaskError):
         env.step(env.reset(env.task("4 5 6 10")), Action("1 + 1 = 3"))
 
