@@ -200,8 +200,8 @@ def markdown(summary: dict[str, Any]) -> str:
         f"{' / '.join(str(split['n']) for split in summary['splits'])} test puzzles here it had held back "
         f"{' / '.join(str(each['puzzles held back']) for each in seen)}, and "
         f"{' / '.join(format(each['states held back'] / each['states'], '.0%') for each in seen)} of the states that "
-        "they reach; of the others it may have seen random play-outs, as V0 has in both columns, never a solution that "
-        "was looked up.", ""])
+        "they reach. Of the others it may have seen random play-outs, never a solution that was looked up; V0 and "
+        f"{compiled} share that pre-training, so that their difference does, and neither rate is free of it.", ""])
 
 
 def _listed(settings: dict[str, Any]) -> str:
