@@ -201,7 +201,7 @@ def markdown(summary: dict[str, Any]) -> str:
         f"{' / '.join(str(each['puzzles held back']) for each in seen)}, and "
         f"{' / '.join(format(each['states held back'] / each['states'], '.0%') for each in seen)} of the states that "
         "they reach. Of the others it may have seen random play-outs, never a solution that was looked up; V0 and "
-        f"{compiled} share that pre-training, so that their difference does, and neither rate is free of it.", ""])
+        f"{compiled} share that pre-training; how much it lifts either was not measured.", ""])
 
 
 def _listed(settings: dict[str, Any]) -> str:
