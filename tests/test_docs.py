@@ -7,11 +7,13 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+ROOMS = ("signatures", "stl_programs", "optimizers", "experiments")
 PYTHON = re.compile(r"```python\n(.*?)```", re.S)
 SHOWS = {
     "tutorial.md": [r"embedded/game24@value-v1-", "judgements"],
@@ -91,3 +93,33 @@ def test_the_documents_name_commands_that_exist():
     for page in PAGES:
         for command in set(re.findall(r"`make ([a-z-]+)", (ROOT / page).read_text())):
             assert re.search(rf"^{command}:", makefile, re.M), f"{page} names make {command}"
+
+
+def test_the_picture_of_the_house_is_true():
+    picture = re.search(r"```text\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.S)[1]
+    lines = [line.removeprefix("    |   ").split("   ")[0] for line in picture.splitlines()
+             if line.startswith("    |   ") and line[8] != " "]
+    height = {room: len(lines) - at for at, line in enumerate(lines) for room in line.split(", ")}
+    package = ROOT / "stl_programs"
+    rooms = {path.relative_to(package).with_suffix("").parts[0] for path in package.rglob("*.py")} - {"__init__"}
+    assert rooms <= set(height), f"the picture lacks {sorted(rooms - set(height))}"
+    for path in package.rglob("*.py"):
+        here = path.relative_to(package).with_suffix("").parts[0]
+        if here == "__init__":
+            continue
+        for module in re.findall(r"^\s*(?:from|import) stl_programs\.(\w+)", path.read_text(), re.M):
+            assert module == here or height[module] < height[here], f"{path.relative_to(ROOT)} imports {module}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_that_are_named_exist(page):
+    """`path/to/file.py` in backticks; NAME stands for what a reader chooses."""
+    for path in re.findall(r"`((?:[\w.-]+/)+[\w.-]*)`", (ROOT / page).read_text()):
+        if path.split("/")[0] in {*ROOMS, "docs", "tests", ".ci"} and "NAME" not in path:
+            assert (ROOT / path).exists(), f"{page} names {path}"
+
+
+def test_one_version():
+    import stl_programs
+
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == stl_programs.__version__
