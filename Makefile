@@ -4,8 +4,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
+export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: setup demo study test test-slow test-vllm check bench bench-models ui model clean
+.PHONY: setup demo study test test-slow test-vllm check docs docs-serve bench bench-models ui model clean
 
 setup: .venv/.installed
 
@@ -25,7 +26,7 @@ study: setup
 test: setup
 	$(BIN)/python -m pytest -m "not slow and not vllm"
 
-test-slow: setup
+test-slow: setup .venv/.docs
 	$(BIN)/python -m pytest -m slow
 
 # A real vLLM server, in a virtual environment of its own; a CPU build, for tests only.
@@ -41,6 +42,18 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_layout.py
+
+.venv/.docs: requirements-docs.lock .venv/.installed
+	$(BIN)/pip install -q --disable-pip-version-check -r requirements-docs.lock
+	touch $@
+
+# The documentation as a site, in site/; a warning or a dead link is an error.
+docs: setup .venv/.docs
+	$(BIN)/python -m mkdocs build --strict
+
+# The same in a browser while it is written: http://127.0.0.1:8000
+docs-serve: setup .venv/.docs
+	$(BIN)/python -m mkdocs serve --dev-addr 127.0.0.1:$(or $(PORT),8000)
 
 # Every figure of the searches and their engine; about half an hour.
 bench: setup
@@ -61,4 +74,4 @@ model: setup
 	$(BIN)/python -m experiments.game24.pretrain --out runs/embedded-game24 $(if $(CSV),--csv $(CSV))
 
 clean:
-	rm -rf .venv .venv-vllm build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-vllm build site *.egg-info .pytest_cache .mypy_cache .ruff_cache

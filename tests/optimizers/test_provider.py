@@ -21,7 +21,6 @@ from stl_programs.models.doors import dspy_lm as door
 from stl_programs.models.formats import CompactFormat
 from stl_programs.testing.simulator import Simulator
 
-ROOT = Path(__file__).parents[2]
 WEIGHTS = models.EMBEDDED / "game24"
 REPLY = "4 * 6 = 24 -> 24 . end | sure"
 ROWS = [{"messages": [{"role": "user", "content": "value 4 6"}, {"role": "assistant", "content": REPLY}]}]
@@ -217,14 +216,3 @@ def test_its_metric_is_a_reward_over_the_whole_search(env, run_dir):
     assert sorted(provider.judged()) == sorted(judged[won])
     assert [state for state, word in provider.judged() if word == "impossible" and solvable(parse_numbers(state))]
     assert tuned.information == "reward-free"
-
-
-def test_the_page_runs(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "finetune.md").read_text(), re.S)
-    assert len(blocks) == 4
-    exec("\n".join(blocks), {"__name__": "page"})
-    shown = capsys.readouterr().out
-    assert re.search(r"embedded/game24@tuned-\w{10} \['4 \* 6 = 24 -> 24 \. end \| sure'\]", shown)
-    assert "train_data_format='completion'" in shown
-    assert re.search(r"kept \d+ judgements, [1-9]\d* wrongly hopeless", shown) and "dropped" in shown

@@ -1,0 +1,111 @@
+"""Which servers and stores answer, and how fast; each is asked for a bounded time."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from stl_programs.doctor.finding import SECONDS, Finding
+from stl_programs.models.served.urls import LOCAL, address, is_base_url, secrets, under, without_secrets
+
+if TYPE_CHECKING:
+    import httpx
+
+
+def reach(servers: Sequence[str] = ()) -> list[Finding]:
+    """Every server's state and latency, all asked at once. HOSTED_VLLM_API_KEY goes to its own servers only."""
+    own = [url.strip() for url in os.environ.get("HOSTED_VLLM_API_BASE", "").split(",") if url.strip()]
+    key = os.environ.get("HOSTED_VLLM_API_KEY")
+    asked = [(url, key) for url in own] + [(url, None) for url in servers if url not in own]
+    if not asked:
+        return [Finding("none", "HOSTED_VLLM_API_BASE is not set, and there is no --server")]
+    with ThreadPoolExecutor(len(asked)) as side_by_side:
+        return list(side_by_side.map(lambda pair: probe(*pair), asked))
+
+
+def probe(url: str, key: str | None = None, path: str = "models") -> Finding:
+    """Ask for `path` below `url`, within SECONDS."""
+    import httpx
+
+    if not is_base_url(url):
+        return Finding("a server", "its URL is none; write it like http://127.0.0.1:8000/v1", True,
+                       {"state": "not a URL"})
+    name, headers = address(url), {"Authorization": f"Bearer {key}"} if key else {}
+    started = time.perf_counter()
+    try:
+        reply = within(SECONDS, lambda: httpx.get(under(url, path), headers=headers, timeout=SECONDS,
+                                                  trust_env=urlsplit(url).hostname not in LOCAL))
+    except (TimeoutError, httpx.TimeoutException):
+        return Finding(name, f"no answer within {SECONDS:g} s", True, {"state": "no answer"})
+    except Exception as error:  # its message may name the URL with its password
+        return Finding(name, f"not reached ({type(error).__name__})", True, {"state": "not reached"})
+    milliseconds = 1e3 * (time.perf_counter() - started)
+    state, said, problem = _judge(reply, url, path, key)
+    return Finding(name, f"{said}, {milliseconds:.0f} ms", problem,
+                   {"state": state, "status": reply.status_code, "ms": round(milliseconds, 1)})
+
+
+def _judge(reply: httpx.Response, url: str, path: str, key: str | None) -> tuple[str, str, bool]:
+    """State, words, and whether it is a problem."""
+    if reply.status_code in (401, 403):
+        return "locked", f"wants {'another key' if key else 'a key; none was sent'} ({reply.status_code})", bool(key)
+    if reply.status_code != 200:
+        hint = "; does the URL lack /v1?" if reply.status_code == 404 and path == "models" else ""
+        return "error", f"answered {reply.status_code}{hint}", True
+    try:
+        names = ", ".join(str(row["id"]) for row in reply.json()["data"][:5])
+    except (ValueError, KeyError, TypeError):
+        return "ok", "answers", False
+    shown = without_secrets(names, [key, urlsplit(url).username, *secrets(url), *_set_keys()])
+    return "ok", f"serves {shown.encode('ascii', 'backslashreplace').decode() or 'no model'}", False
+
+
+def _set_keys() -> list[str]:
+    return [value for name, value in os.environ.items() if name.endswith("_API_KEY")]
+
+
+def within(seconds: float, work: Callable[[], Any]) -> Any:
+    """What `work` returns or raises. Raises TimeoutError where it takes longer; it is then left to itself."""
+    done: SimpleQueue[tuple[Any, Exception | None]] = SimpleQueue()
+
+    def run() -> None:
+        try:
+            done.put((work(), None))
+        except Exception as error:
+            done.put((None, error))
+
+    Thread(target=run, daemon=True).start()
+    try:
+        result, error = done.get(timeout=seconds)
+    except Empty:
+        raise TimeoutError(f"not done within {seconds:g} s") from None
+    if error is not None:
+        raise error
+    return result
+
+
+def look_into(store: str) -> Finding:
+    """An MLflow store: how many runs a sqlite file holds, or whether a tracking server answers."""
+    if store.startswith(("http://", "https://")):
+        return probe(store, path="health")
+    path = Path(store.removeprefix("sqlite:///").partition("?")[0])
+    if not store.startswith("sqlite:///"):
+        return Finding("store", f"not looked into: of {urlsplit(store).scheme or 'files'} only sqlite:///FILE and "
+                                "http://HOST are", True, {"state": "not examined"})
+    if not path.is_file():
+        return Finding("sqlite", f"there is no {path} yet; the first run makes it", facts={"state": "absent"})
+    try:
+        with sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=SECONDS) as database:
+            [(runs,)] = database.execute("select count(*) from runs")
+    except sqlite3.Error as error:
+        return Finding("sqlite", f"{path} is no MLflow store ({error})", True, {"state": "unreadable"})
+    return Finding("sqlite", f"{path}: {runs} runs, {path.stat().st_size / 1e6:.1f} MB",
+                   facts={"state": "ok", "runs": runs})
