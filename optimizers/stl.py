@@ -15,7 +15,7 @@ from dspy.teleprompt import Teleprompter
 
 from optimizers.data.lookahead import Closed, LookaheadExample, lookahead
 from optimizers.data.rows import Dataset, Filter, build_dataset
-from optimizers.trainers.sft import LoraSettings, train_adapter
+from optimizers.trainers.sft import LoraSettings, check_libraries, train_adapter
 from signatures import Variant, lookahead_variant
 from stl_programs import engine, models
 from stl_programs.engine import Status, TaskResult
@@ -234,6 +234,7 @@ class SelfTaughtLookahead(Teleprompter):
                              "config, safetensors and tokenizer")
         if not (weights / "config.json").is_file():
             raise ModelError(f"weights={str(weights)!r} is no model directory: it has no config.json")
+        check_libraries()
         student.check()
         return [_task(student, entry) for entry in trainset], weights
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from optimizers.data.rows import Dataset
 from stl_programs.errors import AdapterError, ModelError, StlError
+from stl_programs.extras import need
 from stl_programs.models import PROVENANCE, adapter_hash
 from stl_programs.models.artifacts import weights_hash
 
@@ -56,6 +57,11 @@ class LoraSettings:
                 raise ValueError(f"{name}={getattr(self, name)}: must be above 0")
 
 
+def check_libraries() -> None:
+    """Raises ModelError where what a training needs is not installed."""
+    need("a training", *LIBRARIES, error=ModelError)
+
+
 def train_adapter(dataset: Dataset, base: Path, out: Path, settings: LoraSettings, *, seed: int = 0,
                   continue_from: Path | None = None, provenance: dict[str, Any] | None = None,
                   progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
@@ -73,6 +79,7 @@ def train_adapter(dataset: Dataset, base: Path, out: Path, settings: LoraSetting
     """
     if not dataset.rows:
         raise StlError(f"no row to train {out} on; collect more rollouts or loosen the filters")
+    check_libraries()
     record = {
         **(provenance or {}), "base_sha256": weights_hash(base), "data_sha256": dataset.manifest["sha256"],
         "signature": dataset.manifest["signature"], "variant": dataset.manifest["variant"],
