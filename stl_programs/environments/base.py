@@ -105,3 +105,7 @@ class Environment(ABC):
             raise RewardSealed(f"{self.name}: the reward of {task.id!r} was asked for during a reward-free search; "
                                "score answers after the search, or declare the program reward-guided")
         return self._score(task, answer)
+
+    def solved(self, score: float) -> bool:
+        """Whether an answer of this score solves its task; by default only full reward does. For success rates."""
+        return score >= 1.0

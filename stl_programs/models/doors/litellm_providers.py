@@ -82,7 +82,7 @@ def _handler() -> Any:
     """An instance of LiteLLM's CustomLLM; the class is made here because litellm is imported late."""
     litellm = the_litellm()
 
-    class InThisProcess(litellm.CustomLLM):
+    class InThisProcess(litellm.CustomLLM):  # type: ignore[name-defined, misc]
         def completion(self, *arguments: Any, **request: Any) -> Any:
             return wait_for(self.acompletion(*arguments, **request))
 

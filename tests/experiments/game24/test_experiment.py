@@ -49,10 +49,10 @@ def test_the_summary_holds_every_outcome_behind_the_table(small):
     for row in summary["rows"]:
         outcomes = [o for per_seed in row["outcomes"] for o in per_seed]
         assert row["n"] == len(outcomes) == 4
-        assert row["solved"] == sum(o["solved"] for o in outcomes) / 4
+        assert row["success_rate"]["mean"] == sum(o["solved"] for o in outcomes) / 4 == row["score"]["mean"]
         assert {o["task"] for o in outcomes} and row["failures"] == 0
     oracle = [row for row in summary["rows"] if row["row"] == "oracle"]
-    assert [row["solved"] for row in oracle] == [1.0, 1.0] and oracle[0]["information"] == "reward-guided"
+    assert [row["success_rate"]["mean"] for row in oracle] == [1.0, 1.0] and oracle[0]["information"] == "reward-guided"
 
 
 @pytest.mark.slow
@@ -79,11 +79,11 @@ def test_mlflow_holds_the_compile(small):
 
     client = mlflow.MlflowClient(f"sqlite:///{small[0]}/mlflow.db")
     runs = client.search_runs([client.get_experiment_by_name("game24").experiment_id], order_by=["start_time ASC"])
-    parent, child = runs[0], next(run for run in runs if run.info.run_name == "V1")
+    parent, child = runs[0], next(run for run in runs if run.info.run_name == "iteration 1")
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert child.inputs.dataset_inputs[0].dataset.name == "lookahead-1"
     assert child.data.metrics["rows_kept"] > 0 and "rollout/value/prompt_tokens" in child.data.metrics
-    assert "test/beam5" in child.data.metrics and "loss" in child.data.metrics
+    assert "test_ beam 5" in child.data.metrics and "loss" in child.data.metrics
     names = {artifact.path for artifact in client.list_artifacts(child.info.run_id)}
     assert {"adapter", "data", "tree.html", "costs.json"} <= names
     costs = json.loads(Path(client.download_artifacts(parent.info.run_id, "costs.json")).read_text())

@@ -23,7 +23,7 @@ def command(run_dir: Path) -> list[str]:
 
 def outcomes(run_dir: Path):
     rows = json.loads((run_dir / "summary.json").read_text())["rows"]
-    return [(r["row"], r["split"], r["beam"], [(o["task"], o["answer"]) for o in r["outcomes"][0]]) for r in rows]
+    return [(r["row"], r["split"], r["setting"], [(o["task"], o["answer"]) for o in r["outcomes"][0]]) for r in rows]
 
 
 def finished_lines(run_dir: Path) -> dict[str, list[str]]:
