@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from experiments.game24 import experiment as game24
+from experiments.game24.settings import published_list
 from experiments.kit import report
 from experiments.kit.command import guarded
 from stl_programs import models
@@ -110,6 +111,20 @@ def test_what_cannot_work_is_one_line_before_any_work(arguments, why, tmp_path, 
     code = game24.main([*SMALL, "--run-dir", str(tmp_path / "run"), "--mlflow", "", *arguments])
     error = capsys.readouterr().err
     assert code == 1 and why in error and error.count("\n") == 1 and not (tmp_path / "run").exists()
+
+
+def test_data_is_looked_for_only_where_one_says(tmp_path, monkeypatch):
+    (tmp_path / "shared" / "data" / "game24").mkdir(parents=True)
+    (tmp_path / "here").mkdir()
+    csv = tmp_path / "shared" / "data" / "game24" / "24.csv"
+    csv.touch()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.delenv("STL_DATA", raising=False)
+    assert published_list() is None
+    monkeypatch.setenv("STL_DATA", str(tmp_path / "here"))
+    assert published_list() is None
+    monkeypatch.setenv("STL_DATA", str(tmp_path / "shared" / "data"))
+    assert published_list() == str(csv)
 
 
 def test_every_flag_is_explained(capsys):
