@@ -145,4 +145,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         show(summary, arguments.run_dir, following(arguments.mlflow))
 
     return guarded(work, arguments.run_dir)
-
