@@ -15,12 +15,12 @@ from stl_programs.models.registry import (
     EMBEDDED,
     adapter_path,
     base_name,
-    close_sessions,
     load,
     register_adapter,
     string_of,
     unregister_adapter,
 )
+from stl_programs.models.served.sessions import close_sessions
 
 __all__ = ["EMBEDDED", "PROVENANCE", "Completions", "Messages", "Model", "Prices", "ReplyOptions", "adapter_hash",
            "adapter_path", "base_name", "close_sessions", "load", "register_adapter", "string_of", "unregister_adapter"]

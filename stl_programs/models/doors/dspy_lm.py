@@ -14,9 +14,9 @@ from typing import Any
 import dspy
 from dspy import lm15
 
-from stl_programs import models
 from stl_programs.errors import AdapterError, ModelError, StlError, TransientError
-from stl_programs.models.artifacts import weights_hash
+from stl_programs.models import registry
+from stl_programs.models.artifacts import adapter_hash, weights_hash
 from stl_programs.models.base import Completions, Messages, Model, ReplyOptions
 from stl_programs.models.served.background import awaited, wait_for
 from stl_programs.models.served.urls import REASONING, address
@@ -78,10 +78,10 @@ def as_dspy(model: str | Model) -> dspy.LM:
 def _open(name: str, connection: dict[str, Any]) -> Model:
     """The model, with a connection of its own where there is anything to say about it."""
     if "/" not in name or not connection:
-        return models.load(name)
-    if name.startswith(("embedded/", "local/")):
+        return registry.load(name)
+    if name.startswith(registry.IN_PROCESS):
         raise ModelError(f"{name} runs in this process and takes no {' and no '.join(sorted(connection))}")
-    from stl_programs.models.served.remote import open_remote
+    from stl_programs.models.served.transports import open_remote
 
     return open_remote(name, **connection)
 
@@ -164,7 +164,7 @@ class Engine:
         model, directory = self.stl_model, self.stl_model.weights()
         where = model.endpoint if model.endpoint or directory is None else weights_hash(directory)
         try:
-            return f"{where} {models.adapter_hash(models.adapter_path(model.name))}"
+            return f"{where} {adapter_hash(registry.adapter_path(model.name))}"
         except AdapterError:  # no adapter, or one that only the server knows
             return str(where)
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import random
 import threading
 from collections.abc import Mapping
 from typing import Any
 
-from stl_programs import models
 from stl_programs.errors import ModelError, StlError
+from stl_programs.models import registry
 from stl_programs.models.base import Completions, Messages, ReplyOptions
 from stl_programs.models.served.background import wait_for
+from stl_programs.models.served.litellm_module import the_litellm
 
 PROVIDERS = ("embedded", "local")
 MAX_TOKENS = 512
@@ -30,27 +30,16 @@ def register_with_litellm() -> None:
     BadRequestError, unless drop_params is set. Calling it again changes nothing.
     """
     global _registered
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # prices ship with litellm; no fetch at import
-    import litellm
-
+    litellm = the_litellm()
     with _registering:
         if _registered:
             return
         handler = _handler()
         litellm.custom_provider_map.extend({"provider": name, "custom_handler": handler} for name in PROVIDERS)
         litellm.utils.custom_llm_setup()
-        for config in sorted(models.EMBEDDED.glob("*/config.json")):
+        for config in sorted(registry.EMBEDDED.glob("*/config.json")):
             _is_free(f"embedded/{config.parent.name}")
         _registered = True
-
-
-def litellm_with_ours() -> Any:
-    """The module litellm, which knows our providers."""
-    if not _registered:
-        register_with_litellm()
-    import litellm
-
-    return litellm
 
 
 def read_options(fields: Mapping[str, Any]) -> ReplyOptions:
@@ -82,8 +71,7 @@ def choices(reply: Completions, max_tokens: int | None) -> list[dict[str, Any]]:
 
 
 def _is_free(name: str) -> None:
-    import litellm
-
+    litellm = the_litellm()
     if name not in litellm.model_cost:
         litellm.register_model({name: {
             "input_cost_per_token": 0.0, "output_cost_per_token": 0.0, "cache_read_input_token_cost": 0.0,
@@ -92,9 +80,9 @@ def _is_free(name: str) -> None:
 
 def _handler() -> Any:
     """An instance of LiteLLM's CustomLLM; the class is made here because litellm is imported late."""
-    import litellm
+    litellm = the_litellm()
 
-    class InThisProcess(litellm.CustomLLM):
+    class InThisProcess(litellm.CustomLLM):  # type: ignore[name-defined, misc]
         def completion(self, *arguments: Any, **request: Any) -> Any:
             return wait_for(self.acompletion(*arguments, **request))
 
@@ -126,7 +114,7 @@ async def _complete(name: str, messages: Messages, fields: dict[str, Any], drop:
     first = random.getrandbits(31) if seed is None else seed
     most = fields.get("max_tokens") or fields.get("max_completion_tokens") or MAX_TOKENS
     temperature = fields.get("temperature")
-    reply = await models.load(name).complete(
+    reply = await registry.load(name).complete(
         messages, [first + i for i in range(n)], temperature=1.0 if temperature is None else temperature,
         max_tokens=most, options=read_options(fields))
     return reply, most

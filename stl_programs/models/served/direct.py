@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -10,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
-from weakref import WeakKeyDictionary
 
 import aiohttp
 from yarl import URL
@@ -26,30 +24,12 @@ from stl_programs.models.served.remote import (
     asked_for,
     read_logprobs,
 )
+from stl_programs.models.served.sessions import open_session
 from stl_programs.models.served.urls import LOCAL, OPENAI, REASONING, under, wait, words
 
 CONNECT_SECONDS = 30.0
 GATEWAY = (502, 504)
 """Statuses of something between us and the server, which may have worked all the same."""
-_sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, aiohttp.ClientSession] = WeakKeyDictionary()
-
-
-async def close_sessions() -> None:
-    """Close the connections of the running event loop."""
-    if (session := _sessions.pop(asyncio.get_running_loop(), None)) is not None:
-        await session.close()
-
-
-def _session() -> aiohttp.ClientSession:
-    """The session of the running event loop. All models share it; the engine bounds how many requests are in flight."""
-    loop = asyncio.get_running_loop()
-    session = _sessions.get(loop)
-    if session is None:
-        for closed in [other for other in _sessions if other.is_closed()]:
-            _sessions.pop(closed).detach()
-        session = _sessions[loop] = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar())
-    return session
 
 
 class DirectModel(RemoteModel):
@@ -126,7 +106,7 @@ class DirectModel(RemoteModel):
         """Status, headers and body of the reply."""
         road = self._roads[server]
         try:
-            async with _session().post(road.url, data=body, headers=road.headers, timeout=self._timeout,
+            async with open_session().post(road.url, data=body, headers=road.headers, timeout=self._timeout,
                                        proxy=road.proxy, allow_redirects=False) as response:
                 return response.status, response.headers, await response.read()
         except (aiohttp.ClientError, TimeoutError) as error:

@@ -12,9 +12,9 @@ import dspy
 
 from stl_programs.errors import AdapterError, ModelError, TransientError
 from stl_programs.models.base import PLAIN, Completions, Messages, Prices, ReplyOptions
-from stl_programs.models.doors.litellm_providers import litellm_with_ours
 from stl_programs.models.formats import LookaheadFormat
 from stl_programs.models.prices import own_price
+from stl_programs.models.served.litellm_module import the_litellm
 from stl_programs.models.served.pools import Pool
 from stl_programs.models.served.urls import wait, without_secrets
 
@@ -23,37 +23,6 @@ SEED_MASK = 0x7FFFFFFF
 """Seeds travel as 31 bits: some servers take no more."""
 TRANSIENT = frozenset({408, 409, 425, 429})
 """Statuses that may pass when sent again; so may every 5xx."""
-_CONNECTION = ("api_base", "api_key", "api_version", "timeout")
-
-
-def open_remote(name: str, **options: Any) -> RemoteModel:
-    """The model behind a LiteLLM string: over plain HTTP where its server speaks OpenAI's protocol, else by LiteLLM.
-
-    Args:
-        options: api_base, api_key, timeout (seconds), and further fields of every request.
-    """
-    if name.startswith(("hosted_vllm/", "openai/")):
-        from stl_programs.models.served.direct import DirectModel
-
-        return DirectModel(name, **options)
-    return LiteLLMModel(name, **options)
-
-
-def handles(lm: dspy.BaseLM) -> bool:
-    """Whether an LM object is but a LiteLLM string with connection options, or came out of this package's door."""
-    return isinstance(lm, dspy.LM) and (isinstance(lm.engine, str) or hasattr(lm.engine, "stl_model"))
-
-
-def from_lm(lm: dspy.BaseLM) -> Any:
-    """The Model that such an LM object stands for."""
-    if not isinstance(lm.engine, str):
-        return lm.engine.stl_model
-    options = {key: lm.kwargs[key] for key in _CONNECTION if lm.kwargs.get(key) is not None}
-    if lm.kwargs.get("base_url") is not None:
-        options.setdefault("api_base", lm.kwargs["base_url"])
-    if lm.model.startswith(("hosted_vllm/", "openai/")):
-        options.pop("api_version", None)
-    return open_remote(lm.model, **options)
 
 
 class RemoteModel:
@@ -88,7 +57,7 @@ class RemoteModel:
         """What the user's price file says, else LiteLLM's table (`litellm.register_model` included)."""
         if (own := own_price(self.name)) is not None:
             return own
-        litellm = litellm_with_ours()
+        litellm = the_litellm()
         if self._prices is None and self._priced_by != len(litellm.model_cost):
             self._priced_by = len(litellm.model_cost)
             try:
@@ -106,7 +75,7 @@ class RemoteModel:
 
         A run should begin with all of its servers, though it survives the loss of some.
         """
-        litellm = litellm_with_ours()
+        litellm = the_litellm()
         if self.name.startswith("hosted_vllm/") and not self.api_base:
             raise self.no_server()
         try:
@@ -177,7 +146,7 @@ class LiteLLMModel(RemoteModel):
 
     async def complete(self, messages: Messages, seeds: Sequence[int], *, temperature: float, max_tokens: int,
                        adapter: str | None = None, options: ReplyOptions = PLAIN) -> Completions:
-        litellm = litellm_with_ours()
+        litellm = the_litellm()
         litellm.suppress_debug_info = True
         name = adapter or self.name
         wanted = asked_for(options)
@@ -206,13 +175,13 @@ class LiteLLMModel(RemoteModel):
                            getattr(details, "cached_tokens", None) or 0, logprobs=scored)
 
     def takes(self, field: str) -> bool:
-        return field in (litellm_with_ours().get_supported_openai_params(self.name) or ())
+        return field in (the_litellm().get_supported_openai_params(self.name) or ())
 
     def _failure(self, name: str, error: Exception) -> ModelError:
         """Transient or not, by litellm's status; maybe paid unless the server refused, or was never reached."""
         import httpx
 
-        litellm = litellm_with_ours()
+        litellm = the_litellm()
         text = f"{name}: {type(error).__name__}: {self.without_key(str(error))}"
         causes, status = list(_causes(error)), getattr(error, "status_code", None)
         cut = any(isinstance(cause, json.JSONDecodeError) for cause in causes)

@@ -18,7 +18,7 @@ from stl_programs.engine import run_sync
 from stl_programs.environments.game24.world import calculator_check
 from stl_programs.errors import AdapterError, ModelError, OutOfRange
 from stl_programs.models.local.in_process import InProcessModel
-from stl_programs.models.served.remote import open_remote
+from stl_programs.models.served.transports import open_remote
 from stl_programs.situations import Situation
 from stl_programs.testing.game24_script import game24_script
 from stl_programs.testing.simulator import Simulator

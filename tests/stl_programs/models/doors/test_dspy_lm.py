@@ -202,7 +202,7 @@ def test_it_is_the_lm_of_value_and_policy():
                              width=2)
         [result] = asyncio.run(run_tasks(program, [env.task("4 5 6 10")]))
         assert result.error is None and {request["n"] for request in server.requests} == {1, 3}
-    assert models.load(lm(GAME24)) is models.load(GAME24)
+    assert models.load(lm(GAME24)) is models.load(dspy.LM(GAME24)) is models.load(GAME24)
     value = Value(env.value_signature, lm(GAME24), samples=2)
     task = env.task("4 5 6 10")
     assert run_sync(value.estimate(Situation(env, task, env.reset(task)))).score is not None

@@ -15,9 +15,11 @@ from dspy.utils import DummyLM
 
 from stl_programs.errors import AdapterError, ModelError, TransientError
 from stl_programs.models.base import Prices, ReplyOptions, prompt_tokens_bound
-from stl_programs.models.doors.litellm_providers import litellm_with_ours
-from stl_programs.models.served.direct import DirectModel, _sessions, close_sessions
-from stl_programs.models.served.remote import DspyModel, LiteLLMModel, from_lm, handles, open_remote
+from stl_programs.models.served.direct import DirectModel
+from stl_programs.models.served.litellm_module import the_litellm
+from stl_programs.models.served.remote import DspyModel, LiteLLMModel
+from stl_programs.models.served.sessions import _sessions, close_sessions
+from stl_programs.models.served.transports import from_lm, handles, open_remote
 from stl_programs.models.served.urls import wait
 from stl_programs.testing.scripted import ScriptedModel
 from stl_programs.testing.simulator import Errors, Latency, Simulator
@@ -364,7 +366,7 @@ def test_what_a_server_says_of_an_adapter_is_passed_on(tmp_path, reply, words):
 
 
 def test_prices_come_from_the_local_table():
-    litellm = litellm_with_ours()
+    litellm = the_litellm()
     prices = open_remote("openai/gpt-4o").prices()
     assert prices is not None and 0 < prices.cached_prompt < prices.prompt < prices.completion
     model = open_remote("hosted_vllm/priced-in-a-test", api_base="http://127.0.0.1:9/v1")

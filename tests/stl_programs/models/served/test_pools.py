@@ -21,7 +21,8 @@ from stl_programs.models.artifacts import weights_hash
 from stl_programs.models.served import pools as servers
 from stl_programs.models.served.direct import DirectModel
 from stl_programs.models.served.pools import Pool, Server
-from stl_programs.models.served.remote import LiteLLMModel, open_remote
+from stl_programs.models.served.remote import LiteLLMModel
+from stl_programs.models.served.transports import open_remote
 from stl_programs.testing.simulator import Latency, Simulator, SimulatorProcess
 from tests import contract
 
