@@ -12,7 +12,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from stl_programs.engine.budget import Bank, Budget, Cost, Ledger, cost_of
+from stl_programs.engine.bank import Bank
+from stl_programs.engine.budget import Budget, Cost, Ledger, cost_of
 from stl_programs.engine.gate import Gate
 from stl_programs.engine.journal import Journal, Recording
 from stl_programs.errors import BudgetSpent, JournalError
