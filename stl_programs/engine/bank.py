@@ -80,7 +80,7 @@ class Bank:
     def _blocked_at(self, ledgers: tuple[Ledger, ...], cost: Cost, rank: Rank) -> Ledger | None:
         """The first ledger where `cost` lacks something, or where a call of lower rank waits."""
         for ledger in ledgers:
-            if (first := self._first(ledger)) is not None and first[0] < rank or ledger.lacking(cost) is not None:
+            if ((first := self._first(ledger)) is not None and first[0] < rank) or ledger.lacking(cost) is not None:
                 return ledger
         return None
 

@@ -14,8 +14,10 @@ from stl_programs.engine import Cost, Gate, Ledger
 from stl_programs.engine.bank import Bank
 from stl_programs.errors import BudgetSpent
 
+ONE = Cost(1)
 
-def waiting(bank, ledgers, served, order, cost=Cost(1)):
+
+def waiting(bank, ledgers, served, order, cost=ONE):
     """A call that notes when it was served. It is in its line after one turn of the loop."""
 
     async def call():
