@@ -132,7 +132,7 @@ class _Call:
     async def _attempt(self) -> Completions:
         run, bound = self.current.run, self._bound()
         remote = self.model.endpoint is not None
-        await run.bank.reserve(self.ledgers, bound)
+        await run.bank.reserve(self.ledgers, bound, self.current.order)
         used = Usage()
         try:
             async with run.gate.slot(self.model.endpoint, self.current.order):

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,11 +64,28 @@ def lost(bound: Cost) -> Usage:
                  possibly_paid_dollars=bound.dollars)
 
 
+class Replies(dict[str, Recorded]):
+    """Replies by key; also by who paid for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._paid: dict[tuple[int, str], list[str]] = {}
+
+    def __setitem__(self, key: str, reply: Recorded) -> None:
+        super().__setitem__(key, reply)
+        if reply.caller is not None:
+            self._paid.setdefault(reply.caller[:2], []).append(key)
+
+    def paid_by(self, seed: int, task: str) -> list[str]:
+        """The keys of what one trial paid for; asked for once."""
+        return self._paid.pop((seed, task), [])
+
+
 class Recording:
     """What journals hold: replies and steps by key, finished tasks, and requests that got no reply."""
 
     def __init__(self) -> None:
-        self.replies: dict[str, Recorded] = {}
+        self.replies = Replies()
         self.steps: dict[str, dict[str, Any]] = {}
         self.results: dict[tuple[int, str], TaskResult] = {}
         self.unanswered: dict[str, list[dict[str, Any]]] = {}
@@ -112,6 +130,13 @@ class Recording:
             book(_caller(sent), lost(Cost(1, tokens, dollars)))
         return bills
 
+    def forget(self, seed: int, task: str) -> list[str]:
+        """Drop the replies that one trial paid for; returns their keys."""
+        keys = self.replies.paid_by(seed, task)
+        for key in keys:
+            self.replies.pop(key, None)
+        return keys
+
     def _answered(self, key: str) -> dict[str, Any] | None:
         rows = self.unanswered.get(key)
         row = rows.pop(0) if rows else None
@@ -152,6 +177,7 @@ class Journal:
 
     def __init__(self, path: Path, fingerprint: dict[str, Any]):
         self.path, self.recording = path, Recording()
+        self._lock, self._broken = threading.Lock(), ""
         header = {"format": FORMAT, "fingerprint": json.loads(json.dumps(fingerprint, sort_keys=True))}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -182,15 +208,23 @@ class Journal:
             self._write(header)
 
     def _write(self, row: dict[str, Any]) -> None:
-        line = json.dumps(row, separators=(",", ":")).encode() + b"\n"
-        try:
-            written = self._file.write(line)
-        except OSError as error:
-            raise JournalError(f"cannot write the journal {self.path}: {error.strerror}; free some space and run "
-                               "again: what was finished is kept") from error
-        if written != len(line):
-            raise JournalError(f"cannot write the journal {self.path}: only {written} of {len(line)} bytes fitted; "
-                               "free some space and run again: what was finished is kept")
+        self._append(json.dumps(row, separators=(",", ":")).encode() + b"\n")
+
+    def _append(self, line: bytes) -> None:
+        """One write for one line, whichever thread it comes from. Nothing follows a line that did not fit."""
+        with self._lock:
+            if self._broken:
+                raise JournalError(self._broken)
+            try:
+                written = self._file.write(line)
+                if written != len(line):
+                    self._broken = f"only {written} of {len(line)} bytes fitted"
+            except OSError as error:
+                self._broken = str(error.strerror)
+            if self._broken:
+                self._broken = (f"cannot write the journal {self.path}: {self._broken}; free some space and run again: "
+                                "what was finished is kept")
+                raise JournalError(self._broken)
 
     def sent(self, key: str, caller: Caller, bound: Cost) -> None:
         self._write({"sent": key, **caller._asdict(), "bound": [bound.tokens, bound.dollars]})
@@ -208,11 +242,31 @@ class Journal:
         self._write({"step": key, "transition": transition})
 
     def result(self, result: TaskResult) -> None:
-        self._write({"result": vars(result)})
+        """Written in pieces where it holds a tree: a large one, in one piece, would hold up all other threads."""
+        if result.tree is None:
+            self._write({"result": vars(result)})
+        else:
+            self._append("".join([*_pieces({"result": vars(result)}), "\n"]).encode())
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
             self._file.close()
+
+
+def _pieces(value: Any, levels: int = 4) -> Iterator[str]:
+    """JSON, as json.dumps writes it; what lies more than `levels` deep (a node of a tree) in one piece each."""
+    if not levels or not value or not isinstance(value, (dict, list)):
+        yield json.dumps(value, separators=(",", ":"))
+    elif isinstance(value, dict):
+        for number, (name, inner) in enumerate(value.items()):
+            yield f"{',' if number else '{'}{json.dumps(name)}:"
+            yield from _pieces(inner, levels - 1)
+        yield "}"
+    else:
+        for number, inner in enumerate(value):
+            yield "," if number else "["
+            yield from _pieces(inner, levels - 1)
+        yield "]"
 
 
 def _lock(file: Any, path: Path) -> None:
