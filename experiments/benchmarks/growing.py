@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import tempfile
 import time
 import tracemalloc
@@ -111,7 +112,7 @@ def waiting_for_a_budget() -> list[Row]:
         few = sum(wait_for_budget(FEW)[0] for _ in range(WAITING // FEW)) / (WAITING // FEW)
         many, order = wait_for_budget(WAITING)
         ratios.append(many / few)
-        passed += sum(b < a for a, b in zip(order, order[1:], strict=False))
+        passed += sum(b < a for a, b in itertools.pairwise(order))
     figure, spread = median_and_spread(ratios)
     return [at_most(f"{WAITING:,} calls waiting for a budget against {FEW}, CPU a call", figure, 1.2, "x", spread),
             at_most("of those, calls that passed one of an earlier task", passed, 0, "calls",

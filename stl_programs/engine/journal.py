@@ -1,13 +1,14 @@
 """The journal of a run: JSON Lines, each written before what it says is used.
 
-    {"format": 3, "fingerprint": {...}}                                first line: what run this is
+    {"format": 4, "fingerprint": {...}}                                first line: what run this is
     {"sent": KEY, CALLER, "bound": [tokens, dollars]}                  a request leaves for a server
     {"reply": KEY, CALLER, "texts": [...], "tokens": [prompt, cached, completion], "seconds": s, "dollars": d}
     {"failed": KEY, "why": ..., "maybe_paid": bool}
     {"step": KEY, "transition": {...}}                                 of an environment that is not pure
     {"result": {...}}                                                  a finished task
 
-CALLER is "seed", "task", "role" and "model": who pays. Dollars are null where the price is unknown.
+CALLER is "seed", "task", "role" and "model": who pays. Dollars are null where the price is unknown. A reply has
+also "logprobs" (per draw [[token, log-probability], ...]), "finish_reasons" and "thoughts", where the model gave them.
 Written plainly: it survives kill -9, and loses at most the last lines to a power cut.
 """
 
@@ -24,12 +25,13 @@ from typing import Any, NamedTuple
 
 from stl_programs.engine.budget import Cost
 from stl_programs.errors import JournalError
-from stl_programs.models.base import Completions
+from stl_programs.models.base import Reply
 from stl_programs.records import TaskResult, Usage
 
-FORMAT = 3
-READABLE = (2, 3)
-"""Formats whose replies can be replayed; only FORMAT is continued: an older one does not say who paid."""
+FORMAT = 4
+READABLE = (2, 3, 4)
+"""Formats whose replies can be replayed; only FORMAT is continued. 2 does not say who paid; 2 and 3 hold plain text,
+and not why a draw ended."""
 
 
 class Caller(NamedTuple):
@@ -45,14 +47,14 @@ class Caller(NamedTuple):
 class Recorded:
     """A reply that was already paid for, and by whom (None: an old journal does not say)."""
 
-    completions: Completions
+    reply: Reply
     seconds: float
     dollars: float | None = None
     caller: Caller | None = None
 
     @property
     def usage(self) -> Usage:
-        reply = self.completions
+        reply = self.reply
         return Usage(calls=1, samples=len(reply.texts), prompt_tokens=reply.prompt_tokens,
                      cached_tokens=reply.cached_tokens, completion_tokens=reply.completion_tokens,
                      seconds=self.seconds, dollars=self.dollars)
@@ -96,10 +98,8 @@ class Recording:
 
     def read(self, row: dict[str, Any]) -> None:
         if "reply" in row:
-            prompt, cached, completion = row["tokens"]
-            self.replies[row["reply"]] = Recorded(
-                Completions(row["texts"], prompt, completion, cached), row["seconds"], row.get("dollars"),
-                _caller(row) if "task" in row else None)
+            self.replies[row["reply"]] = Recorded(_reply(row), row["seconds"], row.get("dollars"),
+                                                  _caller(row) if "task" in row else None)
             self._answered(row["reply"])
         elif "sent" in row:
             self.unanswered.setdefault(row["sent"], []).append(row)
@@ -168,6 +168,14 @@ def _format(header: dict[str, Any]) -> str:
     return "no journal: its first line names no format" if found is None else f"a journal of format {found}"
 
 
+def _reply(row: dict[str, Any]) -> Reply:
+    prompt, cached, completion = row["tokens"]
+    logprobs = row.get("logprobs")
+    return Reply(row["texts"], prompt, completion, cached, finish_reasons=row.get("finish_reasons"),
+                 thoughts=row.get("thoughts"), logprobs=logprobs and [
+                     [(token, logprob) for token, logprob in draw] for draw in logprobs])
+
+
 def _caller(row: dict[str, Any]) -> Caller:
     return Caller(row.get("seed", 0), row["task"], row["role"], row["model"])
 
@@ -230,10 +238,12 @@ class Journal:
         self._write({"sent": key, **caller._asdict(), "bound": [bound.tokens, bound.dollars]})
 
     def reply(self, key: str, paid: Recorded) -> None:
-        reply, caller = paid.completions, paid.caller
+        reply, caller = paid.reply, paid.caller
         self._write({"reply": key, **(caller._asdict() if caller else {}), "texts": reply.texts,
                      "tokens": [reply.prompt_tokens, reply.cached_tokens, reply.completion_tokens],
-                     "seconds": round(paid.seconds, 4), "dollars": paid.dollars})
+                     "seconds": round(paid.seconds, 4), "dollars": paid.dollars, **{
+                         name: found for name in ("logprobs", "finish_reasons", "thoughts")
+                         if (found := getattr(reply, name)) is not None}})
 
     def failed(self, key: str, why: str, maybe_paid: bool) -> None:
         self._write({"failed": key, "why": why, "maybe_paid": maybe_paid})

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ import dspy
 from stl_programs.errors import AdapterError, ModelError
 from stl_programs.extras import LOCAL, need
 from stl_programs.models.artifacts import PROVENANCE, adapter_hash
-from stl_programs.models.base import PLAIN, Completions, Messages, Model, ReplyOptions
+from stl_programs.models.base import Model, Reply, Request
 from stl_programs.models.formats import FORMATS, format_name
 
 EMBEDDED = Path(__file__).parent / "embedded"
@@ -167,10 +166,8 @@ class _Tuned:
     def unload_adapter(self, name: str) -> None:
         self.base.unload_adapter(name)
 
-    async def complete(self, messages: Messages, seeds: Sequence[int], *, temperature: float, max_tokens: int,
-                       adapter: str | None = None, options: ReplyOptions = PLAIN) -> Completions:
-        return await self.base.complete(messages, seeds, temperature=temperature, max_tokens=max_tokens,
-                                        adapter=adapter or self.name, options=options)
+    async def complete(self, request: Request) -> Reply:
+        return await self.base.complete(request if request.adapter else request.replace(adapter=self.name))
 
 
 def adapter_path(name: str) -> Path:
