@@ -20,11 +20,14 @@ from stl_programs.records import State, Task, TaskResult
 from stl_programs.testing.scripted import ScriptedModel
 from stl_programs.tree import Tree
 
-PAIRS = 7
+PAIRS = 5
 TASKS = 16_000
 WAITING, FEW = 4_000, 100
 BOUND = 10_000
 """Tokens that a call reserves. It uses some dozens."""
+
+
+REPLY = "[[ ## rationale ## ]]\nso\n\n[[ ## score ## ]]\n5\n\n[[ ## completed ## ]]"
 
 
 class Short(Bare):
@@ -38,7 +41,7 @@ class Forgetful(ScriptedModel):
     """Judges everything alike; keeps the last request, or all."""
 
     def __init__(self, keep: int | None = 1):
-        super().__init__("scripted/fair", lambda messages, seed: "it looks so | 0.50 / 1.00", latency=lambda seed: 0.0)
+        super().__init__("scripted/fair", lambda messages, seed: REPLY, latency=lambda seed: 0.0)
         self.requests = deque(maxlen=keep)  # type: ignore[assignment]
 
 
@@ -51,15 +54,18 @@ def numbered(env: Bare, count: int) -> list[Task]:
     return [env.task(str(number)) for number in range(count)]
 
 
-def cpu(work: Callable[[], Any]) -> float:
-    """CPU seconds of all threads. What is there already is not walked by the collector."""
+def cpu(work: Callable[[], Any], collector: bool = True) -> float:
+    """CPU seconds of all threads. Python's cyclic collector does not walk what is there already, or is off."""
     gc.collect()
     gc.freeze()
+    if not collector:
+        gc.disable()
     started = time.process_time()
     try:
         work()
         return time.process_time() - started
     finally:
+        gc.enable()
         gc.unfreeze()
 
 
@@ -89,34 +95,45 @@ def progress() -> list[Row]:
     return [at_most(f"progress over {TASKS:,} tasks, CPU with against without", figure, 1.05, "x", spread)]
 
 
-def wait_for_budget(count: int) -> tuple[float, list[int]]:
+def wait_for_budget(count: int, budget: bool = True, collector: bool = True) -> tuple[float, list[int]]:
     """CPU seconds a call of `count` calls that wait for one budget, and the tasks in the order they were served."""
     env, model = Short(), Forgetful(keep=None)
     tasks, program = numbered(env, count), judged(env, model, BOUND)
-    budget = Budget(tokens=8 * (BOUND + 2_000) + 100 * count)
-    seconds = cpu(lambda: run_sync(run_tasks(program, tasks, budget=budget, concurrency=count)))
+    limit = Budget(tokens=8 * (BOUND + 2_000) + 200 * count) if budget else None
+    seconds = cpu(lambda: run_sync(run_tasks(program, tasks, budget=limit, concurrency=count, in_flight=count)),
+                  collector)
     assert len(model.requests) == count, f"{len(model.requests)} of {count} calls fitted the budget"
-    numbers = {task.text: order for order, task in enumerate(tasks)}
-    return seconds / count, [numbers[_task(messages)] for messages, _ in model.requests]
+    return seconds / count, [_task(messages) for messages, _ in model.requests]
 
 
-def _task(messages: str) -> str:
-    """The task in a prompt: its only number."""
-    return "".join(filter(str.isdigit, messages.partition("task: ")[2].partition("\\n")[0]))
+def _task(messages: str) -> int:
+    """The task in a prompt, a number on the line below its head."""
+    return int(messages.rpartition(r"[[ ## task ## ]]\n")[2].partition(r"\n")[0])
 
 
 def waiting_for_a_budget() -> list[Row]:
-    """4,000 calls waiting for a budget against 100, per call; and in which order they are served."""
-    ratios, passed = [], 0
-    for _ in range(PAIRS):
-        few = sum(wait_for_budget(FEW)[0] for _ in range(WAITING // FEW)) / (WAITING // FEW)
-        many, order = wait_for_budget(WAITING)
-        ratios.append(many / few)
-        passed += sum(b < a for a, b in itertools.pairwise(order))
-    figure, spread = median_and_spread(ratios)
-    return [at_most(f"{WAITING:,} calls waiting for a budget against {FEW}, CPU a call", figure, 1.2, "x", spread),
-            at_most("of those, calls that passed one of an earlier task", passed, 0, "calls",
-                    f"of {PAIRS * WAITING:,}")]
+    """4,000 calls waiting for a budget against 100, per call; and in which order they are served.
+
+    With 4,000 tasks open the cyclic collector has more to walk, whether they wait for a budget or not: it is off in the
+    first row, and stands beside with and without a budget.
+    """
+    ratios: dict[tuple[bool, bool], list[float]] = {(True, False): [], (True, True): [], (False, True): []}
+    passed = 0
+    for (budget, collector), found in ratios.items():
+        for _ in range(PAIRS):
+            repeats = WAITING // FEW
+            few = sum(wait_for_budget(FEW, budget, collector)[0] for _ in range(repeats)) / repeats
+            many, order = wait_for_budget(WAITING, budget, collector)
+            found.append(many / few)
+            passed += sum(b < a for a, b in itertools.pairwise(order)) if budget else 0
+    (figure, spread), (beside, beside_spread), (open_, open_spread) = map(median_and_spread, ratios.values())
+    name = f"{WAITING:,} calls waiting for a budget against {FEW}, CPU a call"
+    return [at_most(name, figure, 1.2, "x", spread),
+            Row(f"{name}, with Python's collector", beside, "x", spread=beside_spread),
+            Row(f"{WAITING:,} tasks open against {FEW}, without a budget, with Python's collector", open_, "x",
+                spread=open_spread),
+            at_most("calls that passed one of an earlier task while they waited", passed, 0, "calls",
+                    f"of {2 * PAIRS * WAITING:,}")]
 
 
 def held(count: int) -> tuple[int, int]:
