@@ -2,5 +2,8 @@
 
 from stl_programs.environments.base import Environment, Judge, sealed_reward
 from stl_programs.environments.game24.world import GameOf24
+from stl_programs.environments.gymnasium import GymnasiumEnvironment
+from stl_programs.environments.sessions import Observation, SessionEnvironment
 
-__all__ = ["Environment", "GameOf24", "Judge", "sealed_reward"]
+__all__ = ["Environment", "GameOf24", "GymnasiumEnvironment", "Judge", "Observation", "SessionEnvironment",
+           "sealed_reward"]

@@ -88,7 +88,7 @@ class SessionEnvironment(Environment):
     async def act(self, session: Session, action: Action) -> Observation | str:
         """Take `action` in the session. Raises TaskError, with the session unchanged, for one that is not possible."""
 
-    async def end(self, session: Session) -> None:  # noqa: B027
+    async def end(self, session: Session) -> None:
         """Give the session back; also one in which something went wrong."""
 
     async def snapshot(self, session: Session) -> Any:
@@ -278,8 +278,10 @@ class SessionEnvironment(Environment):
         if actions is None and self.lists_actions and not terminal:
             raise StlError(f"{self.name} says that it lists actions, and named none in {short(seen.text)}; give "
                            "Observation(..., actions=...) everywhere, or lists_actions = False")
-        return State(seen.text, seen.key, history, terminal,  # type: ignore[arg-type]
-                     Trail(task, before, actions, seen.data))
+        key = seen.text if seen.key is None else seen.key
+        if terminal and not (seen.terminated or seen.truncated):  # cut here, and worth another thing than before the end
+            key = f"{key}\n(after {len(history)} steps)"
+        return State(seen.text, key, history, terminal, Trail(task, before, actions, seen.data))
 
     async def _leave(self, session: Session, state: State) -> None:
         """The session waits where it stands; at an end there is nothing to wait for."""
