@@ -24,6 +24,7 @@ __version__ = "0.3.1"
 
 __all__ = [
     "MCTS", "BasePolicy", "BaseValue", "BeamSearch", "BestFirstSearch", "Budget", "Environment", "GameOf24",
-    "GreedySearch", "GymnasiumEnvironment", "Judge", "LegalMoves", "LiteSearch", "Node", "Oracle", "PairwiseValue", "PartialExpansionSearch",
-    "PerDepth", "Policy", "Predictor", "Proposal", "SearchProgram", "SessionEnvironment", "SiblingValue", "Situation", "Status", "TaskResult",
-    "Tree", "Uniform", "Value", "VllmServer", "lm", "register_with_litellm", "run_sync", "run_tasks", "show_progress"]
+    "GreedySearch", "GymnasiumEnvironment", "Judge", "LegalMoves", "LiteSearch", "Node", "Oracle", "PairwiseValue",
+    "PartialExpansionSearch", "PerDepth", "Policy", "Predictor", "Proposal", "SearchProgram", "SessionEnvironment",
+    "SiblingValue", "Situation", "Status", "TaskResult", "Tree", "Uniform", "Value", "VllmServer", "lm",
+    "register_with_litellm", "run_sync", "run_tasks", "show_progress"]

@@ -279,7 +279,7 @@ class SessionEnvironment(Environment):
             raise StlError(f"{self.name} says that it lists actions, and named none in {short(seen.text)}; give "
                            "Observation(..., actions=...) everywhere, or lists_actions = False")
         key = seen.text if seen.key is None else seen.key
-        if terminal and not (seen.terminated or seen.truncated):  # cut here, and worth another thing than before the end
+        if terminal and not (seen.terminated or seen.truncated):  # cut: worth another thing than before
             key = f"{key}\n(after {len(history)} steps)"
         return State(seen.text, key, history, terminal, Trail(task, before, actions, seen.data))
 
