@@ -1,7 +1,14 @@
 """Search programs over language models: policy, value and lookahead as typed signatures."""
 
 from stl_programs.engine import Budget, Status, TaskResult, run_sync, run_tasks, show_progress
-from stl_programs.environments import Environment, GameOf24, GymnasiumEnvironment, Judge, SessionEnvironment
+from stl_programs.environments import (
+    Environment,
+    GameOf24,
+    GymnasiumEnvironment,
+    Judge,
+    SessionEnvironment,
+    check_environment,
+)
 from stl_programs.models.doors.dspy_lm import lm
 from stl_programs.models.doors.litellm_providers import register_with_litellm
 from stl_programs.models.vllm import VllmServer
@@ -26,5 +33,5 @@ __all__ = [
     "MCTS", "BasePolicy", "BaseValue", "BeamSearch", "BestFirstSearch", "Budget", "Environment", "GameOf24",
     "GreedySearch", "GymnasiumEnvironment", "Judge", "LegalMoves", "LiteSearch", "Node", "Oracle", "PairwiseValue",
     "PartialExpansionSearch", "PerDepth", "Policy", "Predictor", "Proposal", "SearchProgram", "SessionEnvironment",
-    "SiblingValue", "Situation", "Status", "TaskResult", "Tree", "Uniform", "Value", "VllmServer", "lm",
-    "register_with_litellm", "run_sync", "run_tasks", "show_progress"]
+    "SiblingValue", "Situation", "Status", "TaskResult", "Tree", "Uniform", "Value", "VllmServer",
+    "check_environment", "lm", "register_with_litellm", "run_sync", "run_tasks", "show_progress"]
