@@ -194,7 +194,7 @@ class Environment(ABC):
         return self.step(state, action)
 
     async def ascore(self, task: Task, answer: str) -> float:
-        """`score`, for environments whose reward is asked of a backend."""
+        """`score`, for environments whose reward is asked of a backend; one of your own calls `check_sealed` first."""
         return self.score(task, answer)
 
     async def aclose(self) -> None:  # noqa: B027
@@ -227,10 +227,14 @@ class Environment(ABC):
 
     def score(self, task: Task, answer: str) -> float:
         """The true reward in [0, 1], for evaluation only. Raises RewardSealed during a reward-free search."""
+        self.check_sealed(task)
+        return self._score(task, answer)
+
+    def check_sealed(self, task: Task) -> None:
+        """Raises RewardSealed during a reward-free search."""
         if _sealed.get():
             raise RewardSealed(f"{self.name}: the reward of {task.id!r} was asked for during a reward-free search; "
                                "score answers after the search, or declare the program reward-guided")
-        return self._score(task, answer)
 
     def solved(self, score: float) -> bool:
         """Whether a score counts as success; partial rewards do not."""

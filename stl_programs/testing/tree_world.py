@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import erf, sqrt
 from statistics import NormalDist
+from typing import Any
 
 from signatures import EstimateValue, Lookahead, NumberScale, ProposeActions
 from stl_programs import engine
@@ -61,6 +62,14 @@ class TreeWorld(Environment):
             raise ValueError(f"transpositions={transpositions}: from 0 to {1 - 1 / branching:g}, as at least one of "
                              f"{branching} successors is a state's own")
         self.max_depth, self.branching, self.transpositions, self.seed = depth, branching, transpositions, seed
+        self.world = lru_cache(maxsize=512)(self._world)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the worlds that were made: another process makes its own."""
+        return {name: value for name, value in vars(self).items() if name != "world"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
         self.world = lru_cache(maxsize=512)(self._world)
 
     def _world(self, name: str) -> World:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from stl_programs.environments.base import Environment, sealed_reward
 from stl_programs.environments.checking.report import Report, shown
 from stl_programs.errors import RewardSealed
@@ -14,7 +12,7 @@ async def check_score(env: Environment, task: Task, state: State, report: Report
     """The reward of an answer: a number in [0, 1], the same twice, and sealed during a search."""
     answer = report.ask("answer", env.answer, task, state)
     score = await report.aask("ascore", env.ascore(task, answer))
-    if isinstance(score, bool) or not isinstance(score, (int, float)) or not math.isfinite(score) or not 0 <= score <= 1:
+    if isinstance(score, bool) or not isinstance(score, (int, float)) or not 0 <= score <= 1:
         report.say("score", f"the answer {shown(answer)} scores {score!r}", "give a float from 0 to 1")
         return
     if (again := await report.aask("ascore", env.ascore(task, answer))) != score:
@@ -28,4 +26,4 @@ async def check_score(env: Environment, task: Task, state: State, report: Report
         except RewardSealed:
             return
     report.say("sealed", "the score can be read during a reward-free search",
-               "write _score, and leave score as it is; an ascore of your own calls sealed-checking score first")
+               "write _score and leave score as it is; call self.check_sealed(task) first in an ascore of your own")

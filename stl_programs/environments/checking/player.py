@@ -13,6 +13,7 @@ import cloudpickle
 from stl_programs.environments.base import Environment
 from stl_programs.environments.checking.declared import GIVEN, OUTPUTS
 from stl_programs.environments.checking.report import Abandoned, Report, shown
+from stl_programs.errors import TaskError
 from stl_programs.records import Action, State, Task, Transition
 from stl_programs.situations import Situation
 
@@ -43,6 +44,7 @@ class Player:
 
     def __init__(self, env: Environment, report: Report, propose: Propose | None):
         self.env, self.report, self.propose = env, report, propose
+        self.refusals = () if env.listable else (TaskError,)
         self.known: dict[tuple[str, str], Known] = {}
 
     async def play(self, task: Task, draw: random.Random) -> list[Step]:
@@ -54,9 +56,11 @@ class Player:
             actions = self.look(situation)
             if not actions or len(steps) >= min(self.env.max_depth, MOST_STEPS):
                 return steps
-            action = draw.choice(actions)
-            steps.append(Step(state, action, await self.checked_step(task, state, action)))
-            situation = situation.then(action, steps[-1].after)
+            step = await self._one_of(task, state, draw.sample(actions, len(actions)))
+            if step is None:
+                return steps
+            steps.append(step)
+            situation = situation.then(step.action, step.after)
             state = situation.state
             if state.key in keys and not self.env.cyclic:
                 self.report.say("cycle", f"the key {shown(state.key)} comes twice on one path, and `cyclic` is False",
@@ -67,6 +71,17 @@ class Player:
                 self.report.say("max_depth", f"after max_depth={self.env.max_depth} steps {shown(state.text)} is not "
                                 "terminal", "make a state terminal there, or raise max_depth")
 
+    async def _one_of(self, task: Task, state: State, actions: list[Action]) -> Step | None:
+        """The first of them that is possible: proposals may be refused, legal actions may not."""
+        for action in actions:
+            try:
+                return Step(state, action, await self.checked_step(task, state, action))
+            except TaskError:
+                continue
+        self.report.say("all refused", f"every proposal of actions= is refused in {shown(state.text)}, like "
+                        f"{actions[0].text!r}", "propose some that are possible")
+        return None
+
     # Asking as the engine does
 
     async def reset(self, task: Task) -> State:
@@ -76,8 +91,8 @@ class Player:
 
     async def step(self, state: State, action: Action) -> Transition:
         if self.env.pure:
-            return self.report.ask("step", self.env.step, state, action)
-        return await self.report.aask("astep", self._within(self.env.astep(state, action)))
+            return self.report.ask("step", self.env.step, state, action, passing=self.refusals)
+        return await self.report.aask("astep", self._within(self.env.astep(state, action)), self.refusals)
 
     async def _within(self, answer: Any) -> Any:
         async with asyncio.timeout(self.env.timeout):
@@ -104,7 +119,7 @@ class Player:
         env, report = self.env, self.report
         if not env.listable:
             texts = [] if state.terminal or self.propose is None else report.ask("actions=", self.propose, state)
-            return [self._meant(state, text) for text in texts]
+            return [action for text in texts if (action := self._meant(state, text)) is not None]
         actions = list(report.ask("legal_actions", env.legal_actions, state))
         texts = [action.text for action in actions]
         if state.terminal and actions:
@@ -123,8 +138,11 @@ class Player:
                            "give the same Action, also marked where it cannot be undone")
         return actions
 
-    def _meant(self, state: State, text: str) -> Action:
-        return self.report.ask("action", self.env.action, state, text)
+    def _meant(self, state: State, text: str) -> Action | None:
+        try:
+            return self.report.ask("action", self.env.action, state, text, passing=self.refusals)
+        except TaskError:
+            return None
 
     def _check_key(self, situation: Situation, actions: tuple[str, ...] | None) -> None:
         state, place = situation.state, (situation.task.id, situation.state.key)
@@ -157,7 +175,7 @@ class Player:
         signatures += [(f"judges[{of!r}]", set(), signature) for of, judge in env.judges.items()
                        for signature in (judge.signature, judge.lookahead) if signature is not None]
         for name, given, signature in signatures:
-            for wanted in set(signature.input_fields) - given:
+            for wanted in sorted(set(signature.input_fields) - given):
                 if wanted not in known:
                     report.say(f"input {wanted}", f"{name} ({signature.__name__}) asks for {wanted!r}, which fields "
                                "does not know", f"give it in fields(situation), as {{**super().fields(situation), "
@@ -240,11 +258,12 @@ class Player:
 
     async def play_again(self, task: Task, steps: list[Step]) -> None:
         """The play from its start, which must show the same; and one step of it from its middle."""
+        await self.report.aask("aclose", self.env.aclose())  # so that sessions are begun anew
         state = await self.reset(task)
         for i, (_, action, after) in enumerate(steps):
             try:
                 step = await self.step(state, action)
-            except Abandoned:
+            except (Abandoned, TaskError):
                 self._differs(i, action, f"raises an error, and showed {shown(after.state.text)} before")
                 return
             if seen(step) != seen(after):

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from stl_programs.errors import StlError
+from stl_programs.errors import StlError, TaskError
 
 T = TypeVar("T")
 
@@ -58,25 +58,31 @@ class Report:
     def has(self, *kinds: str) -> bool:
         return not self.kinds.isdisjoint(kinds)
 
-    def ask(self, method: str, call: Callable[..., T], *args: Any) -> T:
-        """What the user's method gives. Raises Abandoned, with a finding, where it raises."""
+    def ask(self, method: str, call: Callable[..., T], *args: Any, passing: tuple[type[Exception], ...] = ()) -> T:
+        """What the user's method gives. Raises Abandoned, with a finding, where it raises other than `passing`."""
         try:
             return call(*args)
+        except passing:
+            raise
         except Exception as error:
             raise self.raised(method, error) from None
 
-    async def aask(self, method: str, answer: Awaitable[T]) -> T:
+    async def aask(self, method: str, answer: Awaitable[T], passing: tuple[type[Exception], ...] = ()) -> T:
         """The same, awaited."""
         try:
             return await answer
+        except passing:
+            raise
         except Exception as error:
             raise self.raised(method, error) from None
 
     def raised(self, method: str, error: Exception) -> Abandoned:
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{last.filename.rsplit('/', 1)[-1]}:{last.lineno}"
-        self.say(f"{method} raised", f"{method} raised {type(error).__name__}: {error} ({where})",
-                 "mend it, or raise TaskError for what is not possible")
+        cure = ("accept what the world itself gave, or do not give it" if isinstance(error, TaskError) else
+                "do what the error says" if isinstance(error, StlError) else
+                "mend it; what is not possible raises TaskError")
+        self.say(f"{method} raised", f"{method} raised {type(error).__name__}: {error} ({where})", cure)
         return Abandoned()
 
 

@@ -46,8 +46,8 @@ def _check_elsewhere(sent: bytes, sights: list[list[Any]], report: Report) -> No
     settings = {name: value for name, value in os.environ.items() if name != "PYTHONHASHSEED"}
     settings["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
     try:
-        done = subprocess.run([sys.executable, "-c", CODE], input=sent, capture_output=True, timeout=SECONDS, check=False,
-                              env=settings)
+        done = subprocess.run([sys.executable, "-c", CODE], input=sent, capture_output=True, timeout=SECONDS,
+                              check=False, env=settings)
     except subprocess.TimeoutExpired:
         report.say("travel", f"in another process it was not played within {SECONDS:g} s", "make its start quicker")
         return
