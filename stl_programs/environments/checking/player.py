@@ -263,8 +263,8 @@ class Player:
         for i, (_, action, after) in enumerate(steps):
             try:
                 step = await self.step(state, action)
-            except (Abandoned, TaskError):
-                self._differs(i, action, f"raises an error, and showed {shown(after.state.text)} before")
+            except TaskError:
+                self._differs(i, action, f"is refused, and showed {shown(after.state.text)} before")
                 return
             if seen(step) != seen(after):
                 self._differs(i, action, f"shows {shown(step.state.text)}, and showed {shown(after.state.text)} before")
