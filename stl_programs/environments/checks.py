@@ -20,7 +20,7 @@ from stl_programs.records import State, Task
 
 __all__ = ["Finding", "Findings", "check_environment"]
 
-UNSOUND = ("step", "step raised", "astep raised", "replay", "branch", "reset", "state changed", "history")
+UNSOUND = ("step", "step raised", "astep raised", "replay", "branch", "reset", "state changed", "history", "action")
 """After these, what another process sees says nothing new."""
 
 
@@ -62,13 +62,11 @@ async def _check_plays(env: Environment, report: Report, given: Sequence[Any] | 
                    "pass check_environment(env, actions=...), a function from a state to texts that a policy could "
                    "propose")
     player, played = Player(env, report, propose), list[tuple[Task, list[Step], State]]()
-    tasks = tasks_of(env, given, report)
+    tasks = [task for task in tasks_of(env, given, report)[:plays] if check_task(env, task, report)]
     try:
         for i in range(plays if tasks else 0):
             with contextlib.suppress(Abandoned):
                 task = tasks[i % len(tasks)]
-                if i < len(tasks):
-                    check_task(env, task, report)
                 with sealed_reward():
                     steps, end = await _check_play(player, task, random.Random(f"{seed}/{i}"))
                 played.append((task, steps, end))

@@ -92,27 +92,28 @@ def tasks_of(env: Environment, given: Sequence[Any] | None, report: Report) -> l
         return []
     if not found:
         report.say("no tasks", "there is no task to play", "pass check_environment(env, tasks=[...])")
-    twice = [id for id, count in Counter(task.id for task in found).items() if count > 1]
+    ids = Counter(task.id for task in found)
+    twice = [id for id, count in ids.items() if count > 1]
     if twice and given is None:
-        report.say("task ids", f"the task id {twice[0]!r} is there {found_times(found, twice[0])} times in 'train'",
+        report.say("task ids", f"the task id {twice[0]!r} is there {ids[twice[0]]} times in 'train'",
                    "give every task an id of its own")
     return found
 
 
-def found_times(tasks: list[Task], id: str) -> int:
-    return sum(task.id == id for task in tasks)
-
-
-def check_task(env: Environment, task: Task, report: Report) -> None:
-    """A task has to be found again by its text, and to be JSON."""
+def check_task(env: Environment, task: Task, report: Report) -> bool:
+    """A task has to be found again by its text, and to be JSON. Whether it can be played."""
     try:
         json.dumps(dict(task.fields))
     except (TypeError, ValueError) as error:
         report.say("task fields", f"the fields of task {task.id!r} are no JSON ({error})", "keep them JSON")
     if task.fields:  # given beside the text, and so not in it
-        return
-    again = report.ask("task", env.task, task.text)
+        return True
+    try:
+        again = report.ask("task", env.task, task.text)
+    except Abandoned:
+        return False
     if again != task:
         report.say("task round trip", f"task({shown(task.text)}) gives the id {again.id!r} and the text "
                    f"{shown(again.text)}, and not those of the task that has this text ({task.id!r})",
                    "task(task.text) must give the same task: normalise the text before the Task is made")
+    return True

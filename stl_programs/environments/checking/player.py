@@ -151,6 +151,8 @@ class Player:
         if known.text != state.text:
             self.report.say("key", f"the key {shown(state.key)} stands for two texts, {shown(known.text)} and "
                             f"{shown(state.text)}", cure)
+        elif len(state.history) >= self.env.max_depth:  # cut there, as the same state is not on a shorter path
+            return
         elif known.terminal != state.terminal or (
                 actions is not None and known.actions is not None and set(actions) != set(known.actions)):
             self.report.say("key", f"the key {shown(state.key)} stands for two states, that differ in what can be done",
@@ -207,10 +209,11 @@ class Player:
                        "draw chance from the task and the path, and keep nothing in the environment that a step "
                        "changes; for a backend with sessions use SessionEnvironment")
             raise Abandoned
-        key = self.known[(task.id, state.key)].next.setdefault(action.text, step.state.key)
-        if key != step.state.key:
+        cut = len(step.state.history) >= self.env.max_depth
+        key = self.known[(task.id, state.key)].next.setdefault(action.text, step.state.key) if not cut else None
+        if key not in (None, step.state.key):
             report.say("key", f"the key {shown(state.key)} stands for two states: {action.text!r} leads to the key "
-                       f"{shown(key)} in one, and to {shown(step.state.key)} in the other",
+                       f"{shown(str(key))} in one, and to {shown(step.state.key)} in the other",
                        "put into the key what makes the difference: states of one key are judged once, and one of "
                        "them is kept")
         if not self.env.pure:
