@@ -146,15 +146,16 @@ class Player:
 
     def _check_key(self, situation: Situation, actions: tuple[str, ...] | None) -> None:
         state, place = situation.state, (situation.task.id, situation.state.key)
+        cut = len(state.history) >= self.env.max_depth  # ends here, as the same state on a shorter path does not
+        if cut and place not in self.known:
+            return
         known = self.known.setdefault(place, Known(state.text, state.terminal, actions, {}))
         cure = "put into the key what makes the difference: states of one key are judged once, and one of them is kept"
         if known.text != state.text:
             self.report.say("key", f"the key {shown(state.key)} stands for two texts, {shown(known.text)} and "
                             f"{shown(state.text)}", cure)
-        elif len(state.history) >= self.env.max_depth:  # cut there, as the same state is not on a shorter path
-            return
-        elif known.terminal != state.terminal or (
-                actions is not None and known.actions is not None and set(actions) != set(known.actions)):
+        elif not cut and (known.terminal != state.terminal or (
+                actions is not None and known.actions is not None and set(actions) != set(known.actions))):
             self.report.say("key", f"the key {shown(state.key)} stands for two states, that differ in what can be done",
                             cure)
 

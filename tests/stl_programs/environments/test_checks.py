@@ -223,6 +223,10 @@ def by_sum(self, digits, history):
     return State(f"{len(digits)} digits", f"{len(digits)} digits", history, len(digits) == 3 or total > 8, digits)
 
 
+def back_and_forth(self, digits, history):
+    return State("end" if len(digits) == 3 else f"room {len(digits) % 2}", None, history, len(digits) == 3, digits)
+
+
 class OneWord(dspy.Signature):
     state: str = dspy.InputField()
     score: str = dspy.OutputField()
@@ -306,11 +310,8 @@ BROKEN = {
     "max_depth": (broken("A", max_depth=2), "after max_depth=2 steps 'chosen: . .' is not terminal", "raise max_depth"),
     "one key, two texts": (broken("A", state=colliding), "the key '1 digits' stands for two texts", "into the key"),
     "one key, two ends": (broken("A", state=by_sum), "the key '2 digits' stands for two states", "into the key"),
-    "cycle": (broken("A", state=lambda self, digits, history: State(
-        "end" if len(digits) == 3 else f"{len(digits) % 2}", None, history, len(digits) == 3, digits), legal_actions=lambda self, state: [] if
-        state.terminal else [Action("2")], max_depth=3, step=lambda self, state, action: Transition(self.state(
-            (*state.data, "2"), (*state.history, "2")))), "comes twice on one path, and `cyclic` is False",
-        "set `cyclic = True`"),
+    "cycle": (broken("A", state=back_and_forth), "comes twice on one path, and `cyclic` is False",
+              "set `cyclic = True`"),
     "actions at an end": (broken("A", legal_actions=lambda self, state: [Action("2"), Action("5")]),
                           "the terminal state 'chosen: . . .' has legal actions, like '2'", "list none"),
     "dead end": (broken("A", legal_actions=lambda self, state: [Action("2")] if len(state.data) < 2 else []),
