@@ -28,6 +28,8 @@ class Saved(dspy.Module):
     """Names of attributes that are saved: constructor arguments that are JSON, a scale or a budget."""
     kinds: ClassVar[dict[str, type[Saved]]] = {}
 
+    __getattribute__ = object.__getattribute__  # dspy's looks at every access, to warn of calls of `forward`
+
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         Saved.kinds[cls.__name__] = cls

@@ -283,13 +283,13 @@ class SearchProgram(Saved):
         """Estimate the states of `nodes`, all together. Raises BudgetSpent after those that the budget covered."""
         if not nodes:
             return
-        judged = await self.value.aforward([tree.situation(node) for node in nodes])
-        spent, unit = None, self.unit
+        judged = await self.value.aforward(tree.situations(nodes))
+        spent, low, high = None, self.environment.scale.bottom, self.environment.scale.top
         for node, estimate in zip(nodes, judged, strict=True):
             if isinstance(estimate, BudgetSpent):
                 spent = estimate
             else:
-                node.estimate, node.worth = estimate, unit(estimate)
+                node.estimate, node.worth = estimate, scaled(estimate.score, low, high)
         if spent:
             raise spent
 
@@ -306,12 +306,8 @@ class SearchProgram(Saved):
 
     def unit(self, estimate: ValueEstimate | None) -> float:
         """An estimate scaled to [0, 1] by the environment's scale; a missing one is worth 0."""
-        if estimate is None or estimate.score is None:
-            return 0.0
         scale = self.environment.scale
-        low, high = scale.bottom, scale.top
-        scaled = (estimate.score - low) / (high - low)
-        return 0.0 if scaled < 0.0 else 1.0 if scaled > 1.0 else scaled
+        return scaled(None if estimate is None else estimate.score, scale.bottom, scale.top)
 
     # Saving: JSON beside adapter folders, never pickle
 
@@ -338,6 +334,13 @@ class SearchProgram(Saved):
     def load(self, path: Any, allow_pickle: bool = False, allow_unsafe_lm_state: bool = False) -> None:
         """Take over a saved program; see `load_state`."""
         load_program(self, path, allow_unsafe_lm_state)
+
+
+def scaled(score: float | None, low: float, high: float) -> float:
+    """A score of [low, high] as one of [0, 1]; a missing one is worth 0, one beyond an end what the end is."""
+    if score is None or score <= low:
+        return 0.0
+    return 1.0 if score >= high else (score - low) / (high - low)
 
 
 def _plain(value: Any) -> Any:

@@ -9,7 +9,7 @@ from stl_programs import engine
 from stl_programs.environments.base import Environment
 from stl_programs.policies import BasePolicy
 from stl_programs.search.base import SearchProgram
-from stl_programs.search.parts import BACKUPS, SELECTIONS, Backup, Selection, named
+from stl_programs.search.parts import BACKUPS, SELECTIONS, Backup, Selection, mean, named, uct, uct_of_means
 from stl_programs.tree import Node, Tree
 from stl_programs.values import BaseValue
 
@@ -68,12 +68,13 @@ class MCTS(SearchProgram):
             return None
         path, c = [node], self.exploration
         bonus, q_of = named(self.selection, SELECTIONS, "selection"), named(self.backup, BACKUPS, "backup")
+        usual = bonus is uct and q_of is mean
         while node.expanded:
-            children = [child for child in map(nodes.__getitem__, node.children)
-                        if not (child.closed or (child.in_flight and not child.expanded))]
+            children = [child for i in node.children
+                        if not ((child := nodes[i]).closed or (child.in_flight and not child.expanded))]
             if not children:
                 return None
-            scores = bonus(node, children, q_of(children), c)
+            scores = uct_of_means(node, children, c) if usual else bonus(node, children, q_of(children), c)
             node = children[scores.index(max(scores))]
             path.append(node)
         for node in path:

@@ -72,6 +72,13 @@ def uct(parent: Node, children: Sequence[Node], q: list[float], c: float) -> lis
             for child, worth in zip(children, q, strict=True)]
 
 
+def uct_of_means(parent: Node, children: Sequence[Node], c: float) -> list[float]:
+    """`uct` over `mean` in one pass: the rule of most searches, and what a simulation does most."""
+    explore = c * sqrt(2.0 * log(parent.visits + parent.in_flight + 1))
+    return [(child.worth + child.value_sum) / (n := child.visits + 1) + explore / sqrt(n + child.in_flight)
+            for child in children]
+
+
 def puct(parent: Node, children: Sequence[Node], q: list[float], c: float) -> list[float]:
     """Q + c P sqrt(N) / (1 + n) (AlphaZero), P the policy's probability of the action among its siblings."""
     explore = c * sqrt(parent.visits + parent.in_flight + 1)
