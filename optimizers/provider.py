@@ -151,7 +151,7 @@ def _rebound(result: Any) -> Any:
     model = getattr(getattr(result, "engine", None), "stl_model", None)
     if model is None or model.name == result.model:
         return result
-    from stl_programs.models.doors.dspy_lm import AsyncEngine, Engine
+    from stl_programs.models.doors.dspy_lm import AsyncDoorEngine, DoorEngine
 
-    engine = Engine(models.load(result.model), result.engine.connection)
-    return result.copy(engine=engine, async_engine=AsyncEngine(engine))
+    engine = DoorEngine(models.load(result.model), result.engine.connection)
+    return result.copy(engine=engine, async_engine=AsyncDoorEngine(engine))

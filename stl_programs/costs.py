@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from stl_programs.extras import need
 from stl_programs.models.prices import is_open, training_price
 from stl_programs.records import TaskResult, plus
 
@@ -140,7 +141,8 @@ def markdown(bills: Sequence[Bill]) -> str:
 
 
 def table(bills: Sequence[Bill], title: str | None = None) -> Table:
-    """The rows as a rich table."""
+    """The rows as a rich table. Raises StlError where rich is not installed."""
+    need("a table on the terminal", "rich")
     from rich.table import Table
 
     head, *rows = lines(bills)

@@ -177,6 +177,8 @@ class TaskResult:
     answer: str | None = None
     trajectory: list[str] = field(default_factory=list)
     error: str | None = None
+    """In one line; `traceback` holds that of an error that nobody raised on purpose."""
+    traceback: str | None = None
     ended: str | None = None
     """The budget that ended the search before its algorithm did; the answer is the best until then."""
     states_expanded: int = 0

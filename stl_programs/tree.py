@@ -69,6 +69,8 @@ class Found:
     ended: str | None = None
     ended_by: str | None = None
     """Whose budget it was: "task", "run" or a module."""
+    committed: str | None = None
+    """The action that cannot be undone and was taken after the search."""
 
 
 class Tree:

@@ -1,4 +1,4 @@
-"""Shared parts: the environment, the published list where it is on this disk, and scripted modules."""
+"""Shared parts: the environment, the published list where STL_DATA says it is, and scripted modules."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from stl_programs.records import Sample, ValueEstimate
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started by a shell in its background, as would be all we start
     signal.signal(signal.SIGINT, signal.default_int_handler)
-DATA = Path(os.environ.get("STL_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
 
 
 @pytest.fixture(scope="session")
@@ -25,9 +24,11 @@ def env() -> GameOf24:
 
 @pytest.fixture(scope="session")
 def data() -> Path:
-    if not DATA.is_dir():
-        pytest.skip(f"no data at {DATA}; set STL_DATA")
-    return DATA
+    """The folder of published data that STL_DATA names."""
+    folder = os.environ.get("STL_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip(f"STL_DATA={folder or ''} names no folder; set it to that of the published data")
+    return Path(folder)
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ import pytest
 
 from stl_programs import models
 from stl_programs.errors import AdapterError, ModelError, TransientError
-from stl_programs.models import Completions, Model, ReplyOptions
+from stl_programs.models import Model, Reply, ReplyOptions, Request
 from stl_programs.models.artifacts import weights_hash
 
 CLOSE = 1e-3
@@ -42,9 +42,9 @@ class Subject:
     max_rank: int | None = None
 
     def ask(self, prompt: str, seeds: Sequence[int] = (0,), *, adapter: str | None = None, temperature: float = 1.0,
-            max_tokens: int = 8, options: ReplyOptions = SCORED) -> Coroutine[Any, Any, Completions]:
-        return self.model.complete([{"role": "user", "content": prompt}], seeds, temperature=temperature,
-                                   max_tokens=max_tokens, adapter=adapter, options=options)
+            max_tokens: int = 8, options: ReplyOptions = SCORED) -> Coroutine[Any, Any, Reply]:
+        return self.model.complete(Request([{"role": "user", "content": prompt}], tuple(seeds), temperature, max_tokens,
+                                           options, adapter))
 
     def load(self, label: str, path: Path) -> str:
         name = f"{self.model.name}@{label}"
@@ -77,7 +77,7 @@ def prompt_ids(base: Path, prompt: str) -> list[int]:
     return list(tokenizer_of(base)(text, add_special_tokens=False)["input_ids"])
 
 
-def distance(base: Path, adapter: Path | None, prompt: str, reply: Completions) -> float:
+def distance(base: Path, adapter: Path | None, prompt: str, reply: Reply) -> float:
     """The largest difference of a token's log-probability from the reference, which is given the same tokens."""
     import torch
 
@@ -126,6 +126,15 @@ async def draws_are_as_many_as_seeds_and_counted(subject: Subject) -> None:
     assert reply.prompt_tokens == len(prompt_ids(subject.base, prompt))
     assert reply.logprobs and reply.completion_tokens == sum(len(draw) for draw in reply.logprobs)
     assert (await subject.ask(prompt, [7], options=ReplyOptions())).logprobs is None
+
+
+async def draws_say_why_they_ended(subject: Subject) -> None:
+    cut = await subject.ask(subject.prompts[0], [7, 8], max_tokens=1)
+    assert cut.finish_reasons == ["length"] * 2
+    whole = (await subject.ask(subject.prompts[0], [5], max_tokens=12)).texts[0] or ""
+    stopped = await subject.ask(subject.prompts[0], [5], max_tokens=12,
+                                options=ReplyOptions(stop=(whole.strip()[2:].strip()[0],)))
+    assert stopped.finish_reasons == ["stop"]
 
 
 async def seeds_repeat(subject: Subject) -> None:

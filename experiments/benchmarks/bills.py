@@ -23,7 +23,7 @@ from stl_programs.costs import Bill, bills_of, total
 from stl_programs.engine import complete, context, read_journal, together
 from stl_programs.environments import Environment
 from stl_programs.models import Model
-from stl_programs.models.base import Messages, prompt_tokens_bound
+from stl_programs.models.base import Messages, Request
 from stl_programs.models.served.direct import DirectModel
 from stl_programs.records import Task
 from stl_programs.testing.simulator import Errors, Latency, Simulator, SimulatorProcess
@@ -70,12 +70,16 @@ class Asking:
         tree = Tree(task, self.environment.reset(task))
         return Found(tree, tree.root, "")
 
-    async def _ask(self, number: int) -> list[str | None]:
+    async def commit(self, found: Found) -> Found:
+        return found
+
+    async def _ask(self, number: int) -> None:
         role, model = ("policy", self.policy) if number % 2 else ("value", self.value)
-        seeds = [context().draw_seed(number, i) for i in range(1 + number // 2 % 5)]
+        seeds = tuple(context().draw_seed(number, i) for i in range(1 + number // 2 % 5))
         self.asked += 1
-        return await complete(context(), role, model, messages_of(model.name.partition("/")[2], number), seeds,
-                              temperature=1.0, max_tokens=MAX_TOKENS[model.name.partition("/")[2]])
+        name = model.name.partition("/")[2]
+        await complete(context(), model, Request(messages_of(name, number), seeds, max_tokens=MAX_TOKENS[name],
+                                                 role=role))
 
 
 def messages_of(model: str, number: int) -> Messages:
@@ -155,7 +159,8 @@ def cost(model: str, prompt: int, cached: int, completion: int) -> float:
 
 def bound(row: dict[str, Any]) -> tuple[int, float]:
     """At most how many tokens and dollars a request of the server's log could cost."""
-    prompt, completion = prompt_tokens_bound(messages_of(row["model"], 0)), row["n"] * MAX_TOKENS[row["model"]]
+    prompt = Request(messages_of(row["model"], 0), seeds=(0,)).prompt_tokens_bound
+    completion = row["n"] * MAX_TOKENS[row["model"]]
     return prompt + completion, cost(row["model"], prompt, 0, completion)
 
 

@@ -12,11 +12,10 @@ import numpy as np
 from experiments.benchmarks.face import Row, at_least, at_most, median_and_spread
 from stl_programs import BeamSearch, Budget, GameOf24, GreedySearch, Policy, Value, run_sync, run_tasks
 from stl_programs.engine import Context, Run, enter
-from stl_programs.models import close_sessions
+from stl_programs.models import Request, close_sessions
 from stl_programs.models.formats import CompactFormat, LookaheadFormat
 from stl_programs.models.served.direct import DirectModel
 from stl_programs.models.served.remote import LiteLLMModel
-from stl_programs.predictor import draw
 from stl_programs.testing.simulator import Errors, Latency, SimulatorProcess
 from stl_programs.testing.tree_world import TreeWorld
 
@@ -152,8 +151,7 @@ async def _ours(value: Value, env: TreeWorld, seed: int, calls: int) -> None:
     enter(current := Context(Run(), seed, task="t", scope="t"))
 
     async def one(call: int) -> None:
-        draws = await draw("value", value.lm, value.predict, _inputs(env, seed, call), [current.draw_seed(call)],
-                           temperature=1.0, max_tokens=60, module=value, about=call)
+        draws = await value.predict.draw(_inputs(env, seed, call), [current.draw_seed(call)], about=str(call))
         assert draws[0].fields is not None, draws[0].missing
 
     await asyncio.gather(*(one(call) for call in range(calls)))
@@ -166,7 +164,7 @@ async def _bare(value: Value, model: DirectModel, env: TreeWorld, seed: int, cal
 
     async def one(call: int) -> None:
         async with gate:
-            await model.complete(messages, [call], temperature=1.0, max_tokens=60)
+            await model.complete(Request(messages, (call,), max_tokens=60))
 
     await asyncio.gather(*(one(call) for call in range(calls)))
 

@@ -33,7 +33,7 @@ import dspy
 from experiments.benchmarks.peer_searches import STEP, imported, peer
 from experiments.benchmarks.scripts import MOVES, NAMED
 from stl_programs import engine
-from stl_programs.models import close_sessions
+from stl_programs.models import Request, close_sessions
 from stl_programs.models.formats import CompactFormat
 from stl_programs.models.served.direct import DirectModel
 from stl_programs.policies import LegalMoves, Policy
@@ -88,7 +88,7 @@ class Judge:
         fields = {"task": self.task.text, "trajectory": state.trajectory, "state": state.text}
         messages = self.model.prompt_format.format(signature, [], fields)
         async with self.gate:
-            reply = await self.model.complete(messages, [seed], temperature=1.0, max_tokens=TOKENS)
+            reply = await self.model.complete(Request(messages, (seed,), max_tokens=TOKENS))
         return self.model.prompt_format.parse(signature, reply.texts[0])
 
     async def score(self, state: State) -> float:

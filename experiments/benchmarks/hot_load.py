@@ -55,8 +55,8 @@ async def first_tokens(server: VllmServer, paths: Sequence[Path]) -> list[float]
         name = f"{server.model}@v{i}"
         started = time.perf_counter()
         server.load_adapter(name, path)
-        await model.complete([{"role": "user", "content": "value 4 6"}], [0], temperature=1.0, max_tokens=1,
-                             adapter=name)
+        await model.complete(models.Request([{"role": "user", "content": "value 4 6"}], seeds=(0,), max_tokens=1,
+                                            adapter=name))
         seconds.append(time.perf_counter() - started)
     await models.close_sessions()
     return seconds

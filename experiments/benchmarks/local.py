@@ -40,11 +40,10 @@ from stl_programs import GameOf24, Value, run_sync
 from stl_programs.engine import Context, Run, enter
 from stl_programs.models import PROVENANCE, load
 from stl_programs.models.artifacts import weights_hash
-from stl_programs.models.base import Messages
+from stl_programs.models.base import Messages, Request
 from stl_programs.models.doors.dspy_lm import lm
 from stl_programs.models.formats import CompactFormat, LookaheadFormat
 from stl_programs.models.local.in_process import InProcessModel
-from stl_programs.predictor import draw
 
 REPEATS = 10
 REQUESTS = 512
@@ -140,8 +139,8 @@ def ours(model: InProcessModel, asked: Sequence[Messages], seed: int, draws: int
     """Tokens a CPU-second of all requests at once through `complete`, adapters in turn."""
     async def all_at_once() -> int:
         replies = await asyncio.gather(*(
-            model.complete(messages, [seed * 10**6 + i * draws + k for k in range(draws)], temperature=1.0,
-                           max_tokens=LONGEST, adapter=adapters[i % len(adapters)])
+            model.complete(Request(messages, tuple(seed * 10**6 + i * draws + k for k in range(draws)),
+                                   max_tokens=LONGEST, adapter=adapters[i % len(adapters)]))
             for i, messages in enumerate(asked)))
         return sum(reply.completion_tokens for reply in replies)
 
@@ -255,12 +254,11 @@ def embedded_overhead() -> list[Row]:
     predictor, served = dspy.Predict(env.value_signature), lm("embedded/game24", cache=False)
 
     async def bare(seed: int, i: int) -> None:
-        await model.complete([{"role": "user", "content": f"value {states[i]}"}], [seed * count + i], temperature=1.0,
-                             max_tokens=60)
+        await model.complete(Request([{"role": "user", "content": f"value {states[i]}"}], (seed * count + i,),
+                                     max_tokens=60))
 
     async def drawn(seed: int, i: int) -> None:
-        await draw("value", model, value.predict, {"state": states[i]}, [seed * count + i], temperature=1.0,
-                   max_tokens=60, module=value, about=i)
+        await value.predict.draw({"state": states[i]}, [seed * count + i], about=states[i])
 
     async def predicted(seed: int, i: int) -> None:
         with contextlib.suppress(AdapterParseError):

@@ -2,7 +2,11 @@
 
 import sys
 
-from experiments.game24.experiment import main
+from stl_programs.errors import StlError
 
 if __name__ == "__main__":
+    try:
+        from experiments.game24.experiment import main
+    except StlError as error:  # a library that the experiment needs is not installed
+        sys.exit(f"error: {error}")
     sys.exit(main())

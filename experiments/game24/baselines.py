@@ -9,7 +9,11 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+
+from experiments.game24.programs import environment, untrained_rows
+from experiments.game24.rows import Table
+from experiments.game24.settings import Settings
+from experiments.kit.progress import Bars, quiet_console
 
 
 class Baselines:
@@ -18,7 +22,7 @@ class Baselines:
     Where `use` is false nothing is started, and the first process evaluates these rows itself.
     """
 
-    def __init__(self, use: bool, settings: Any, folder: Path, beams: Sequence[int], seeds: Sequence[int],
+    def __init__(self, use: bool, settings: Settings, folder: Path, beams: Sequence[int], seeds: Sequence[int],
                  limit: int | None):
         spawn = multiprocessing.get_context("spawn")
         self._process = spawn.Process(target=_work, daemon=True, args=(
@@ -40,11 +44,7 @@ class Baselines:
             self._process.join()
 
 
-def _work(settings: Any, folder: Path, beams: list[int], seeds: list[int], limit: int | None, parent: int) -> None:
-    from experiments.game24.experiment import Table, environment, untrained_rows
-    from experiments.kit.progress import Bars
-    from experiments.kit.report import quiet_console
-
+def _work(settings: Settings, folder: Path, beams: list[int], seeds: list[int], limit: int | None, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     env = environment(settings)

@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from experiments.game24.experiment import published_list
+from experiments.game24.settings import published_list
 from experiments.kit.command import guarded
 from experiments.kit.evaluation import Cell, evaluate
 from experiments.kit.progress import Bars
@@ -73,6 +73,7 @@ def score(run_dir: Path, split_seed: int, stl_seeds: Sequence[int], eval_seeds: 
     def add(row: str, program: SearchProgram, folder: Path) -> None:
         stage = f"split {split_seed}: {row}"
         cells[row].append(evaluate(program, tasks, row=row, split="test", seeds=eval_seeds, folder=folder,
+                                   setting={"beam": program.width},
                                    progress=lambda done, total, detail: bars.show(stage, done, total, detail)))
 
     for stl_seed in stl_seeds:
@@ -145,7 +146,7 @@ def run(run_dir: Path, split_seeds: Sequence[int], stl_seeds: Sequence[int], eva
         "date": time.strftime("%Y-%m-%d"), "seconds": round(time.perf_counter() - started, 1),
         "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
         "program": snippet(README.read_text(encoding="utf-8"), split_seeds[0], stl_seeds[0]),
-        "information": first.information, "filter": None, "policy": first.policy, "beam": first.beam,
+        "information": first.information, "filter": None, "policy": first.policy, "beam": first.setting["beam"],
         "trial": "first and only; the program's own answer", "intervals": INTERVALS,
         "tuned_on_split_seeds": list(TUNED_ON), "split_seeds": list(split_seeds), "stl_seeds": list(stl_seeds),
         "eval_seeds": list(eval_seeds), "training": found[split_seeds[0]][1],

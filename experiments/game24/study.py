@@ -18,25 +18,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from experiments.game24.experiment import (
-    Settings,
-    base_value,
-    compile_values,
-    described,
-    environment,
-    published_list,
-    search,
-)
+from experiments.game24.programs import base_value, environment, search
+from experiments.game24.settings import Settings, described, published_list
+from experiments.game24.tuning import compile_values
+from experiments.game24.words import SCORED, following, notes, title
 from experiments.kit import report
 from experiments.kit.command import guarded
 from experiments.kit.evaluation import Cell, evaluate
-from experiments.kit.progress import Bars
-from optimizers.stl import tuned_value, version_name
+from experiments.kit.progress import Bars, quiet_console
+from experiments.kit.tables import show
+from optimizers.loop import version_name
+from optimizers.stl import tuned_value
 from stl_programs import GameOf24, Oracle, Uniform, Value
+from stl_programs.models import register_adapter
 
 STL_SEEDS = (0, 1)
 EVAL_SEEDS = (0, 1, 2)
 MAIN = "calculator-verified"
+EACH = "as each row says"
+"""What the training of a row saw."""
 GRID = (("test", 5), ("test", 1), ("hard", 5))
 """(split, beam) of the columns that the figures to reach name; ablations are scored on the first two."""
 ABLATIONS = ("strict, 16 draws", "strict from 3 numbers, 8 draws", "lv", "lv+tr", "paper's recipe")
@@ -91,7 +91,7 @@ def compile_unit(csv: str | None, run_dir: Path, config: str, stl_seed: int) -> 
     settings = configurations(csv)[config]
     here = folder(run_dir, config, stl_seed)
     if not (here / f"adapter-{settings.iterations}").is_dir():
-        with Bars(report.quiet_console()) as bars:
+        with Bars(quiet_console()) as bars:
             compile_values(settings, environment(settings), here, stl_seed, bars)
     for k in range(1, settings.iterations + 1):
         evaluate_unit(csv, run_dir, config, stl_seed, k, "validation", 5, [0])
@@ -105,7 +105,8 @@ def evaluate_unit(csv: str | None, run_dir: Path, config: str, stl_seed: int | N
     here = folder(run_dir, config, stl_seed)
     row = row or f"V{k}"
     return evaluate(search(settings, env, value_of(settings, env, here, k, row), beam, policy), env.tasks(split),
-                    row=row, split=split, seeds=seeds, folder=here / "evaluations", concurrency=settings.concurrency)
+                    row=row, split=split, setting={"beam": beam}, seeds=seeds,
+                    folder=here / "evaluations", concurrency=settings.concurrency)
 
 
 def more_draws(csv: str | None, run_dir: Path, stl_seed: int) -> Cell:
@@ -121,7 +122,9 @@ def value_of(settings: Settings, env: GameOf24, here: Path, k: int, row: str) ->
         return base
     student = search(settings, env, base, settings.width)
     adapter = here / f"adapter-{k}"
-    tuned = tuned_value(student, version_name(student, k, adapter), adapter, settings.variant)
+    name = version_name(base.predict, k, adapter)
+    register_adapter(name, adapter)
+    tuned = tuned_value(student, name, settings.variant)
     tuned.samples = DRAWS.get(row, tuned.samples)
     return tuned
 
@@ -164,11 +167,9 @@ def run(csv: str | None, run_dir: Path, workers: int) -> dict[str, Any]:
     cells.append(merged([evaluate_unit(csv, run_dir, MAIN, s, chosen[MAIN], "test", 5, EVAL_SEEDS, row,
                                        "embedded/game24") for s in STL_SEEDS], row))
     summary = report.summarize(
-        cells, settings={name: described(settings) for name, settings in configs.items()},
-        information="as each row says",
-        chosen=f"{MAIN}, V{chosen[MAIN]}", baseline="V0", seconds=time.perf_counter() - started,
-        split_source="published list" if csv else "enumeration", stl_seeds=list(STL_SEEDS))
-    summary["chosen"] = {name: f"V{k}" for name, k in chosen.items()}
+        cells, title=title(EACH), information=EACH, **SCORED, chosen=f"{MAIN}, V{chosen[MAIN]}",
+        settings={name: described(settings) for name, settings in configs.items()}, notes=notes(csv, STL_SEEDS),
+        seconds=time.perf_counter() - started, more={"iterations": {name: f"V{k}" for name, k in chosen.items()}})
     report.write(summary, run_dir)
     return summary
 
@@ -177,7 +178,7 @@ def choose(csv: str | None, run_dir: Path, config: str) -> int:
     """The k with most validation puzzles solved over all STL seeds, the earlier one on a tie; or the pinned one."""
     if config in PINNED:
         return PINNED[config]
-    rates = {k: sum(float(evaluate_unit(csv, run_dir, config, s, k, "validation", 5, [0]).solved.mean())
+    rates = {k: sum(evaluate_unit(csv, run_dir, config, s, k, "validation", 5, [0]).success_rate
                     for s in STL_SEEDS) for k in range(1, configurations(csv)[config].iterations + 1)}
     return max(rates, key=lambda k: (rates[k], -k))
 
@@ -209,7 +210,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.publish.mkdir(parents=True, exist_ok=True)
             for name in ("summary.json", "table.md", "figure.png"):
                 shutil.copy(arguments.run_dir / name, arguments.publish / name)
-        report.show(summary, arguments.run_dir, None)
+        show(summary, arguments.run_dir, following(None))
 
     return guarded(work_all, arguments.run_dir)
 

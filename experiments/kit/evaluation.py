@@ -1,32 +1,36 @@
-"""Scoring a search program: its own answer to every puzzle, once per seed, checked after the search."""
+"""Scoring a search program: its own answer to every task, once per seed, judged after the search."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stl_programs import SearchProgram, Status, TaskResult, run_sync, run_tasks
+from stl_programs import Environment, SearchProgram, Status, TaskResult, run_sync, run_tasks
+from stl_programs.errors import StlError
+from stl_programs.predictor import Predictor
 from stl_programs.records import Task
 
 OnProgress = Callable[[int, int, str], None]
+Setting = Mapping[str, Any]
+"""Labels, JSON-ready, that tell cells of one row and split apart: how wide, how deep, with which budget."""
 
 
 @dataclass
 class Cell:
-    """One row of a table on one split at one beam: every seed, every puzzle.
+    """One row of a table on one split in one setting: every seed, every task.
 
-    `outcomes[seed][puzzle]` is a JSON-ready dict: task, solved, answer, error, states_expanded, states_judged, seconds
-    and usage (per module, zeros left out). The scored trial is always the first and only one, with the answer that the
-    program itself chose.
+    `outcomes[seed][task]` is a JSON-ready dict: task, score (in [0, 1]), solved (the environment says so), answer,
+    error, states_expanded, states_judged, seconds and usage (per module, zeros left out). The scored trial is always
+    the first and only one, with the answer that the program itself chose.
     """
 
     row: str
     split: str
-    beam: int
+    setting: dict[str, Any]
     information: str
     policy: str
     value: str
@@ -35,12 +39,31 @@ class Cell:
     outcomes: list[list[dict[str, Any]]]
 
     @property
+    def place(self) -> str:
+        """Split and setting as a label: `test, width 5`."""
+        return place(self.split, self.setting)
+
+    @property
+    def scores(self) -> np.ndarray:
+        """[seeds, tasks] in [0, 1]; a failed task counts 0."""
+        return np.array([[float(o["score"]) for o in per_seed] for per_seed in self.outcomes])
+
+    @property
     def solved(self) -> np.ndarray:
-        """[seeds, puzzles] of 0 and 1; a failed task counts 0."""
+        """[seeds, tasks] of 0 and 1; a failed task counts 0."""
         return np.array([[float(o["solved"]) for o in per_seed] for per_seed in self.outcomes])
 
     @property
+    def mean_score(self) -> float:
+        return float(self.scores.mean())
+
+    @property
+    def success_rate(self) -> float:
+        return float(self.solved.mean())
+
+    @property
     def failures(self) -> int:
+        """Searches, over all seeds, that ended in an error."""
         return sum(o["error"] is not None for per_seed in self.outcomes for o in per_seed)
 
     def total(self, name: str) -> float:
@@ -62,42 +85,74 @@ class Cell:
         prices = [u.get("dollars", 0) for per_seed in self.outcomes for o in per_seed for u in o["usage"].values()]
         return None if None in prices else sum(prices) / len(self.outcomes)
 
-    def to_dict(self) -> dict[str, Any]:
-        return {**vars(self), "solved": float(self.solved.mean()), "n": len(self.outcomes[0]),
-                "failures": self.failures}
 
+def evaluate(program: SearchProgram, tasks: Sequence[Task], *, row: str, split: str, setting: Setting | None = None,
+             seeds: Sequence[int] = (0,), folder: Path, concurrency: int = 64, in_flight: int = 32,
+             keep_trees: bool = False, progress: OnProgress | None = None) -> Cell:
+    """Search every task once per seed and score the answers. Judgements are never shared between tasks.
 
-def evaluate(program: SearchProgram, tasks: Sequence[Task], *, row: str, split: str, seeds: Sequence[int],
-             folder: Path, concurrency: int = 64, in_flight: int = 32, keep_trees: bool = False,
-             progress: OnProgress | None = None) -> Cell:
-    """Search every task once per seed and check the answers. Judgements are never shared between puzzles.
+    Finished tasks are journaled in `folder` (see `journal_of`); running again goes on from there.
 
-    Finished tasks are journaled in `folder`; running again goes on from there.
+    Raises ValueError for no task or no seed, StlError for a score outside [0, 1].
+
+    Example:
+        >>> cell = evaluate(program, env.tasks("test"), row="base", split="test", setting={"width": 5},
+        ...                 seeds=[0, 1], folder=Path("runs/mine"))
+        >>> cell.mean_score, cell.success_rate, cell.failures
     """
-    state = program.dump_state()
-    beam = getattr(program, "width", 1)
+    if not tasks or not seeds:
+        raise ValueError(f"{len(tasks)} tasks and {len(seeds)} seeds: evaluate at least one of each")
+    setting = dict(setting or {})
 
     def on_status(status: Status) -> None:
         if progress:
             progress(status.done, status.total, status.detail)
 
-    results = run_sync(run_tasks(
-        program, tasks, seed=seeds, concurrency=concurrency, in_flight=in_flight, keep_trees=keep_trees,
-        progress=on_status, fingerprint={"program": state}, journal=folder / f"{slug(row)}-{split}-b{beam}.jsonl"))
-    found = iter(results)
-    outcomes = [[_outcome(program, task, next(found)) for task in tasks] for _ in seeds]
-    value = state["value"]
-    return Cell(row, split, beam, program.information, state["policy"].get("lm") or state["policy"]["kind"],
-                value.get("lm") or value["kind"], value.get("samples", 1), list(seeds), outcomes)
+    async def work() -> list[dict[str, Any]]:
+        results = await run_tasks(
+            program, tasks, seed=seeds, concurrency=concurrency, in_flight=in_flight, keep_trees=keep_trees,
+            progress=on_status, journal=journal_of(folder, row, split, setting))
+        trials = zip([task for _ in seeds for task in tasks], results, strict=True)
+        return [await _outcome(program.environment, task, result) for task, result in trials]
+
+    found = run_sync(work())
+    policy, value = program.policy, program.value
+    return Cell(row, split, setting, program.information, asked(policy) or type(policy).__name__,
+                asked(value) or type(value).__name__, getattr(value, "samples", 1), list(seeds),
+                [found[i:i + len(tasks)] for i in range(0, len(found), len(tasks))])
 
 
-def _outcome(program: SearchProgram, task: Task, result: TaskResult) -> dict[str, Any]:
-    solved = result.answer is not None and program.environment.score(task, result.answer) == 1.0
-    return {"task": task.id, "solved": solved, "answer": result.answer, "error": result.error,
+def asked(module: Any) -> str | None:
+    """The model string that a policy or value asks; None where it asks none, or several."""
+    return module.predict.name if isinstance(getattr(module, "predict", None), Predictor) else None
+
+
+async def _outcome(environment: Environment, task: Task, result: TaskResult) -> dict[str, Any]:
+    score = 0.0 if result.answer is None else await _score(environment, task, result.answer)
+    return {"task": task.id, "score": score, "solved": result.answer is not None and environment.solved(score),
+            "answer": result.answer, "error": result.error,
             "states_expanded": result.states_expanded, "states_judged": result.states_judged,
             "seconds": round(result.seconds, 3),
             "usage": {role: {name: round(count, 4) if name == "seconds" else count
                              for name, count in usage.items() if count != 0} for role, usage in result.usage.items()}}
+
+
+async def _score(environment: Environment, task: Task, answer: str) -> float:
+    score = float(await environment.ascore(task, answer))
+    if not 0 <= score <= 1:
+        raise StlError(f"{environment.name}: the score of {answer!r} for {task.id!r} is {score:g}; a score is in "
+                       "[0, 1], so scale it in the environment")
+    return score
+
+
+def journal_of(folder: Path, row: str, split: str, setting: Setting) -> Path:
+    """Where a cell's finished searches are kept."""
+    return folder / f"{slug(f'{row}-{place(split, setting)}')}.jsonl"
+
+
+def place(split: str, setting: Setting) -> str:
+    """Split and setting as a label: `test, width 5`."""
+    return ", ".join([split, *(f"{name} {label}" for name, label in setting.items())])
 
 
 def slug(text: str) -> str:

@@ -16,6 +16,11 @@ from rich.progress import (
 )
 
 
+def quiet_console() -> Console:
+    """A console that prints nothing, for workers whose progress the parent shows."""
+    return Console(quiet=True)
+
+
 class Bars:
     """A bar per stage; use as a context manager.
 

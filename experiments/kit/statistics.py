@@ -1,4 +1,4 @@
-"""Intervals over puzzles and seeds: a paired bootstrap that resamples both, exactly and fast."""
+"""Intervals over tasks and seeds: a paired bootstrap that resamples both, exactly and fast."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Interval:
 
 
 def mean_interval(outcomes: np.ndarray, *, draws: int = DRAWS, seed: int = 0) -> Interval:
-    """Interval of the mean of `outcomes` [seeds, puzzles]; both axes are resampled."""
+    """Interval of the mean of `outcomes` [seeds, tasks]; both axes are resampled."""
     outcomes = _checked(outcomes)
     means = _bootstrap(outcomes, draws, seed)
     low, high = np.quantile(means, [0.025, 0.975])
@@ -35,9 +35,9 @@ def mean_interval(outcomes: np.ndarray, *, draws: int = DRAWS, seed: int = 0) ->
 
 
 def paired_difference(ours: np.ndarray, theirs: np.ndarray, *, draws: int = DRAWS, seed: int = 0) -> Interval:
-    """Interval of mean(ours) - mean(theirs) over the same puzzles: one resampled index serves both sides.
+    """Interval of mean(ours) - mean(theirs) over the same tasks: one resampled index serves both sides.
 
-    Both are [seeds, puzzles], of equal shape. `p` is two-sided.
+    Both are [seeds, tasks], of equal shape. `p` is two-sided.
     """
     ours, theirs = _checked(ours), _checked(theirs)
     if ours.shape != theirs.shape:
@@ -57,18 +57,18 @@ def _checked(outcomes: np.ndarray) -> np.ndarray:
 
 
 def _bootstrap(outcomes: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    """`draws` means of resampled seeds (rows) and puzzles (columns).
+    """`draws` means of resampled seeds (rows) and tasks (columns).
 
-    All draws that pick the same seeds share one mean per puzzle, which takes few distinct values: how often each
-    occurs among resampled puzzles is multinomial.
+    All draws that pick the same seeds share one mean per task, which takes few distinct values: how often each
+    occurs among resampled tasks is multinomial.
     """
     rng = np.random.default_rng(seed)
-    seeds, puzzles = outcomes.shape
+    seeds, tasks = outcomes.shape
     picks = list(combinations_with_replacement(range(seeds), seeds))
     ways = np.array([factorial(seeds) / prod(map(factorial, Counter(pick).values())) for pick in picks])
     means = []
     for pick, count in zip(picks, rng.multinomial(draws, ways / ways.sum()), strict=True):
         if count:
             values, times = np.unique(outcomes[list(pick)].mean(0).round(12), return_counts=True)
-            means.append(rng.multinomial(puzzles, times / puzzles, size=count) @ values / puzzles)
+            means.append(rng.multinomial(tasks, times / tasks, size=count) @ values / tasks)
     return np.concatenate(means)

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from optimizers import Iteration, SelfTaughtLookahead
-from optimizers.stl import Stage, Tuned
+from optimizers.loop import Stage, Tuned
 from stl_programs import SearchProgram
 from stl_programs.costs import AMOUNTS, Bill, bills_of, total, training_bill
+from stl_programs.extras import need
 from stl_programs.records import Usage
 from stl_programs.viewer import tree_page
 
@@ -23,11 +24,14 @@ class MlflowCallback:
 
     The parent run holds the settings; each child run the data set (`log_input`), the adapter, rows kept and dropped by
     reason, labels, losses, what it cost (`costs.json`: a row per module, model and task, and the training; metrics by
-    phase), and one search tree as a page. `log_scores` adds solved rates, `log_costs` what the evaluations cost.
+    phase), and one search tree as a page. `log_scores` adds scores of evaluations, `log_costs` what these cost.
     Text that could hold a key (environment variables, connection options) is never logged.
+
+    Raises StlError where mlflow is not installed.
     """
 
     def __init__(self, *, store: str = STORE, experiment: str = "stl", run_name: str | None = None):
+        need("tracking in MLflow", "mlflow")
         self.store, self.experiment, self.run_name = store, experiment, run_name
         self.parent: str | None = None
         self.children: dict[int, str] = {}
@@ -61,7 +65,7 @@ class MlflowCallback:
         if iteration.k in self.children:
             return
         with mlflow.start_run(run_id=self.parent), mlflow.start_run(
-                run_name=f"V{iteration.k}", nested=True) as run:
+                run_name=f"iteration {iteration.k}", nested=True) as run:
             mlflow.log_param("iteration", iteration.k)
             for tuned in iteration.tuned:
                 _log_tuned(iteration.k, tuned, "" if tuned.depth is None else f"-d{tuned.depth}")
@@ -82,7 +86,7 @@ class MlflowCallback:
         """Nothing is left open: every run was closed where it was written."""
 
     def log_scores(self, k: int, scores: dict[str, float]) -> None:
-        """Solved rates of V(k); k = 0 goes to the parent run."""
+        """Figures of iteration k's value, by name; those of k = 0 go to the parent run."""
         import mlflow
 
         run = self.children.get(k, self.parent)
@@ -90,7 +94,7 @@ class MlflowCallback:
             mlflow.log_metrics({_safe(name): value for name, value in scores.items()})
 
     def log_costs(self, bills: Sequence[Bill]) -> None:
-        """What the whole experiment cost: all rows to the parent run, and each V(k)'s evaluations to its child."""
+        """What the whole experiment cost: all rows to the parent run, and each iteration's evaluations to its child."""
         import mlflow
 
         with mlflow.start_run(run_id=self.parent):

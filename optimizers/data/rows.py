@@ -94,7 +94,7 @@ def build_dataset(
     """
     dropped = Counter(dropped or {})
     lessons: dict[str | None, Lesson] = {None: Lesson(signature, scale)}
-    lessons |= dict(pages or {})
+    lessons.update((pages or {}).items())
     lessons = {page: replace(lesson, signature=lookahead_variant(lesson.signature, variant))
                for page, lesson in lessons.items()}
     merged: dict[Any, LookaheadExample] = {}

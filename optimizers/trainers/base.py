@@ -13,12 +13,18 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from optimizers.data.rows import Dataset
-from stl_programs.errors import AdapterError, StlError
+from stl_programs.errors import AdapterError, ModelError, StlError
+from stl_programs.extras import need
 from stl_programs.models.artifacts import PROVENANCE, adapter_hash, weights_hash
 
 LIBRARIES = ("torch", "transformers", "peft", "trl", "datasets")
 Progress = Callable[[int, int], None]
 """Called with (step, steps)."""
+
+
+def check_libraries() -> None:
+    """Raises ModelError where what a training needs is not installed."""
+    need("a training", *LIBRARIES, error=ModelError)
 
 
 class Trainer(ABC):
@@ -68,6 +74,7 @@ class Trainer(ABC):
             record["trainer"] = self.kind
         if out.exists():
             return self._finished(out, record)
+        check_libraries()
         partial = out.with_name(out.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
         record |= self.fit(dataset, base, partial, seed=seed, continue_from=continue_from, progress=progress)
@@ -82,6 +89,6 @@ class Trainer(ABC):
         found: dict[str, Any] = json.loads((out / PROVENANCE).read_text(encoding="utf-8"))
         defaults = asdict(type(self.settings)())
         found["settings"] = defaults | found.get("settings", {})  # a field it lacks is younger than it
-        if any(found.get(key) != record[key] for key in record):
+        if any(found.get(key) != record[key] for key in record if key != "stl" or "stl" in found):
             raise AdapterError(f"{out} holds an adapter of another training; choose another run directory")
         return found

@@ -12,8 +12,7 @@ from typing import Any, Literal
 from optimizers.data.rows import Dataset
 from optimizers.trainers.base import Progress, Trainer
 from stl_programs.errors import AdapterError, ModelError, StlError
-from stl_programs.models import PROVENANCE
-from stl_programs.models.artifacts import weights_hash
+from stl_programs.models.artifacts import PROVENANCE, weights_hash
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 SMALL = 20_000_000

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -68,6 +66,8 @@ class Ledger:
         self.limits = {name: limit for name in _NAMES if (limit := getattr(budget, name)) is not None}
         self.spent = dict.fromkeys(_NAMES, 0.0)
         self.reserved = dict.fromkeys(_NAMES, 0.0)
+        self.held = 0
+        """Reservations that are not settled."""
 
     def lacking(self, cost: Cost) -> str | None:
         """The limit that `cost` would break on top of all that is spent and reserved."""
@@ -76,25 +76,29 @@ class Ledger:
                 return name
         return None
 
+    def hopeless(self, cost: Cost) -> str | None:
+        """The limit that `cost` would break even if all that is reserved were given back. Nothing spent ever is."""
+        for name, limit in self.limits.items():
+            if self.spent[name] + self._amount(cost, name) > limit + 1e-12:
+                return name
+        return None
+
     def reserve(self, cost: Cost) -> None:
+        self.held += 1
         for name in self.limits:
             self.reserved[name] += self._amount(cost, name)
 
     def settle(self, bound: Cost, actual: Cost) -> None:
         """Give back the reserved `bound` and book what was really used."""
+        if self.limits:
+            self.held -= 1
         for name in self.limits:
-            self.reserved[name] -= self._amount(bound, name)
-            if not self.reserved[name] > 1e-12:
-                self.reserved[name] = 0.0
+            self.reserved[name] = self.reserved[name] - self._amount(bound, name) if self.held else 0.0
         self.book(actual)
 
     def book(self, actual: Cost) -> None:
         for name in _NAMES:
             self.spent[name] += getattr(actual, name) or 0.0
-
-    def hopeless(self, name: str) -> bool:
-        """Nothing in flight could give any of `name` back."""
-        return not self.reserved[name]
 
     def refusal(self, name: str, cost: Cost) -> BudgetSpent:
         return BudgetSpent(f"the {self.owner}'s budget of {self.limits[name]:g} {name} is spent: {self.spent[name]:g} "
@@ -106,33 +110,3 @@ class Ledger:
             raise ModelError(f"the {self.owner} has a budget of dollars, and a model's price is unknown; register its "
                              "price with litellm.register_model, or limit tokens instead")
         return float(amount)
-
-
-class Bank:
-    """Reserves a cost in several ledgers at once, waiting while requests in flight may still give some back."""
-
-    def __init__(self) -> None:
-        self._waiting: list[asyncio.Future[None]] = []
-
-    async def reserve(self, ledgers: Sequence[Ledger], cost: Cost) -> None:
-        """Raises BudgetSpent where `cost` cannot fit any more."""
-        while True:
-            short = next(((ledger, name) for ledger in ledgers if (name := ledger.lacking(cost))), None)
-            if short is None:
-                for ledger in ledgers:
-                    ledger.reserve(cost)
-                return
-            ledger, name = short
-            if ledger.hopeless(name):
-                raise ledger.refusal(name, cost)
-            turn = asyncio.get_running_loop().create_future()
-            self._waiting.append(turn)
-            await turn
-
-    def settle(self, ledgers: Sequence[Ledger], bound: Cost, actual: Cost) -> None:
-        for ledger in ledgers:
-            ledger.settle(bound, actual)
-        waiting, self._waiting = self._waiting, []
-        for turn in waiting:
-            if not turn.done():
-                turn.set_result(None)

@@ -4,71 +4,67 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import time
-from collections.abc import Sequence
-from typing import Any
 
-from stl_programs.engine.budget import Budget, Cost, Ledger, cost_of
+from stl_programs.engine.budget import Cost, Ledger, cost_of
 from stl_programs.engine.context import Context, Work
 from stl_programs.engine.journal import Caller, Recorded, lost
 from stl_programs.errors import BudgetSpent, JournalError, ModelError, OutOfRange, StlError, TransientError
-from stl_programs.models.base import Completions, Messages, Model, prompt_tokens_bound
+from stl_programs.models.base import PLAIN, Model, Reply, Request, compact, joined
 from stl_programs.records import Usage
 
 LONGEST_WAIT = 60.0
 """Seconds between two attempts, at most."""
 
 
-async def complete(current: Context, role: str, model: Model, messages: Messages, seeds: Sequence[int], *,
-                   temperature: float, max_tokens: int, module: object = None, budget: Budget | None = None,
-                   about: Any = None) -> list[str | None]:
-    """One text per seed. Draws of one prompt travel together; what a provider leaves out is asked for again.
+async def complete(current: Context, model: Model, request: Request) -> Reply:
+    """One draw per seed. Draws of one prompt travel together; what a provider leaves out is asked for again.
 
-    Args:
-        role: whose call it is, in bills ("policy", "value").
-        module, budget: the module that calls, and its budget over the run.
-        about: the key of the state that the call is about.
+    Tokens and seconds of the reply are of all that was asked; a reply that was recorded has those that it had then.
 
     Raises BudgetSpent where a budget does not cover it, OutOfRange for a prompt that the model cannot read, ModelError
     when it keeps failing, StlError for a search that has ended.
+
+    Example:
+        >>> reply = await complete(context(), model, Request(messages, seeds=(0, 1), role="value", about=state.key))
     """
     if current.closed:
-        raise StlError(f"the search of {current.task!r} has ended, and its bill is final: it makes no {role} call")
+        raise StlError(f"the search of {current.task!r} has ended, and its bill is final: it makes no {request.role} "
+                       "call")
     ledgers = [current.run.ledger, current.ledger]
-    if own := current.run.module_ledger(module, role, model.name, budget):
+    if own := current.run.module_ledger(request.module, request.role, model.name, request.budget):
         ledgers.append(own)
-    texts: list[str | None] = []
-    while len(texts) < len(seeds):
-        call = _Call(current, role, model, messages, seeds[len(texts):], temperature, max_tokens, ledgers, about)
-        reply = await call.answer()
-        if not reply.texts:
+    parts, draws, rest = list[Reply](), 0, request
+    while True:
+        part = await _Call(current, model, rest, ledgers).answer()
+        if not part.texts:
             raise ModelError(f"{model.name} returned no choices")
-        texts += reply.texts
-    return texts[:len(seeds)]
+        parts.append(part)
+        draws += len(part.texts)
+        if draws >= len(request.seeds):
+            return joined(parts, len(request.seeds))
+        rest = request.replace(seeds=request.seeds[draws:])
 
 
-_old = complete
-
-
-async def complete(current, model, request):  # type: ignore
-    texts = await _old(current, request.role, model, request.messages, request.seeds, temperature=request.temperature,
-                       max_tokens=request.max_tokens, module=request.module, budget=request.budget, about=request.about)
-    return Completions(texts, 0, 0)
+def key_of(model: str, request: Request) -> str:
+    """What journals know a request by: all that changes its reply. An adapter's name stands for the model's."""
+    options = request.options
+    asked = [request.seeds, request.temperature, request.max_tokens]
+    if options != PLAIN:
+        asked.append({"stop": options.stop, "logprobs": options.logprobs, "schema": options.schema})
+    text = f"[{compact(request.adapter or model)},{request.prompt},{compact(asked)[1:]}"
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
 class _Call:
     """One request and its attempts."""
 
-    def __init__(self, current: Context, role: str, model: Model, messages: Messages, seeds: Sequence[int],
-                 temperature: float, max_tokens: int, ledgers: list[Ledger], about: Any):
-        self.current, self.role, self.model, self.messages, self.seeds = current, role, model, messages, list(seeds)
-        self.temperature, self.max_tokens, self.ledgers, self.about = temperature, max_tokens, ledgers, about
-        self.caller = Caller(current.seed, current.task, role, model.name)
-        text = json.dumps([model.name, messages, self.seeds, temperature, max_tokens], separators=(",", ":"))
-        self.key = hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+    def __init__(self, current: Context, model: Model, request: Request, ledgers: list[Ledger]):
+        self.current, self.model, self.request, self.ledgers = current, model, request, ledgers
+        self.caller = Caller(current.seed, current.task, request.role, model.name)
+        self.key = key_of(model.name, request)
 
-    async def answer(self) -> Completions:
+    async def answer(self) -> Reply:
         """The reply: from a journal, from the same request in flight, or from the model."""
         run = self.current.run
         while True:
@@ -76,43 +72,44 @@ class _Call:
                 return self._again(own)
             if (other := run.recorded.replies.get(self.key)) is not None:
                 self._bill(Usage(cached_calls=1))
-                return other.completions
+                return other.reply
             if run.offline:
-                raise JournalError(f"offline: a {self.role} call of {self.current.task!r} to {self.model.name} is in "
-                                   "no journal; run with the model, or replay with the settings that were recorded")
-            joined = run.flying.get(self.key)
-            work = joined or self._begin()
+                raise JournalError(f"offline: a {self.request.role} call of {self.current.task!r} to {self.model.name} "
+                                   "is in no journal; run with the model, or replay with the settings that were "
+                                   "recorded")
+            flying = run.flying.get(self.key)
+            work = flying or self._begin()
             try:
                 reply = await work.wait()
             except BudgetSpent:
                 if work.owner is self.current:
                     raise
                 continue  # another trial's budget did not cover it: sent again, on this one's
-            if joined:
+            if flying:
                 self._bill(Usage(cached_calls=1))
             return reply
 
-    def _begin(self) -> Work[Completions]:
+    def _begin(self) -> Work[Reply]:
         run = self.current.run
         work = run.flying[self.key] = Work(self.current, self._send())
         work.task.add_done_callback(lambda _: run.flying.pop(self.key, None))
         return work
 
-    def _again(self, own: Recorded) -> Completions:
+    def _again(self, own: Recorded) -> Reply:
         """A reply that this run's journal holds. Whoever paid for it was billed; everybody else gets it for nothing."""
         run, current = self.current.run, self.current
         paid_here = own.caller is not None and own.caller[:2] == (current.seed, current.task)
         if self.key in run.asked or not paid_here:
             self._bill(Usage(cached_calls=1))
-        elif self.about is not None:
-            current.costs.setdefault(self.about, Usage()).add(own.usage)
+        elif self.request.about is not None:
+            current.costs.setdefault(self.request.about, Usage()).add(own.usage)
         run.asked.add(self.key)
-        return own.completions
+        return own.reply
 
     def _bill(self, usage: Usage) -> None:
-        self.current.bill(self.role, usage, self.about, self.model.name)
+        self.current.bill(self.request.role, usage, self.request.about, self.model.name)
 
-    async def _send(self) -> Completions:
+    async def _send(self) -> Reply:
         for attempt in range(self.current.run.retries + 1):
             try:
                 return await self._attempt()
@@ -129,10 +126,10 @@ class _Call:
         jitter = self.current.random("back-off", self.key, attempt).uniform(0.5, 1.0)
         return min(max(self.current.run.backoff * 2 ** attempt * jitter, retry_after or 0.0), LONGEST_WAIT)
 
-    async def _attempt(self) -> Completions:
+    async def _attempt(self) -> Reply:
         run, bound = self.current.run, self._bound()
         remote = self.model.endpoint is not None
-        await run.bank.reserve(self.ledgers, bound)
+        await run.bank.reserve(self.ledgers, bound, self.current.order)
         used = Usage()
         try:
             async with run.gate.slot(self.model.endpoint, self.current.order):
@@ -141,8 +138,7 @@ class _Call:
                 used = lost(bound) if remote else Usage(failed_calls=1)  # until a reply says what it really was
                 started = time.perf_counter()
                 try:
-                    reply = await self.model.complete(self.messages, self.seeds, temperature=self.temperature,
-                                                      max_tokens=self.max_tokens)
+                    reply = await self.model.complete(self.request)
                 except ModelError as error:
                     maybe_paid = isinstance(error, TransientError) and error.maybe_paid
                     if not maybe_paid:
@@ -166,12 +162,13 @@ class _Call:
             run.bank.settle(self.ledgers, bound, cost_of(used))
 
     def _bound(self) -> Cost:
-        prompt, completion = prompt_tokens_bound(self.messages), len(self.seeds) * self.max_tokens
+        prompt = self.request.prompt_tokens_bound
+        completion = len(self.request.seeds) * self.request.max_tokens
         prices = self.model.prices()
         return Cost(1, prompt + completion, None if prices is None else max(
             prices.cost(prompt, cached, completion) for cached in (0, prompt)))
 
-    def _dollars(self, reply: Completions) -> float | None:
+    def _dollars(self, reply: Reply) -> float | None:
         prices = self.model.prices()
         return None if prices is None else prices.cost(reply.prompt_tokens, reply.cached_tokens,
                                                        reply.completion_tokens)

@@ -13,9 +13,11 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from stl_programs.engine.budget import Bank, Budget, Cost, Ledger, cost_of
+from stl_programs.engine.bank import Bank
+from stl_programs.engine.budget import Budget, Cost, Ledger, cost_of
 from stl_programs.engine.gate import Gate
 from stl_programs.engine.journal import Journal, Recording
+from stl_programs.engine.status import Tally
 from stl_programs.errors import BudgetSpent
 from stl_programs.records import Usage
 
@@ -42,6 +44,7 @@ class Run:
         self.own = journal.recording if journal else Recording()
         self.recorded = recorded or Recording()
         self.flying: dict[str, Work[Any]] = {}
+        self.tally = Tally()
         self.ledger = Ledger(budget or Budget(), "run")
         self.modules: dict[int, Ledger] = {}
         self.deadline = None if budget is None or budget.seconds is None else time.monotonic() + budget.seconds
@@ -54,6 +57,10 @@ class Run:
             self.ledger.book(Cost(states=result.states_expanded))
         self.asked: set[str] = set()
         """Keys of the replies of `own` that were used in this run: who asks again is answered for nothing."""
+
+    def release(self, seed: int, task: str) -> None:
+        """Forget the replies that one trial paid for. They stay in the journal."""
+        self.asked.difference_update(self.own.forget(seed, task))
 
     def module_ledger(self, module: object, role: str, model: str, budget: Budget | None) -> Ledger | None:
         """The ledger of a module of the program, over the whole run; None for a module without a budget.
@@ -153,6 +160,7 @@ class Context:
 
     def bill(self, role: str, usage: Usage, about: Any = None, model: str | None = None) -> None:
         """Add to the bill of a role, of the model that it asked, and of the state key that it asked about."""
+        self.run.tally.bill(usage)
         self.usage.setdefault(role, Usage()).add(usage)
         if model is not None:
             self.usage_by_model.setdefault((role, model), Usage()).add(usage)
@@ -197,6 +205,7 @@ class Context:
                 raise ledger.refusal(name, _STATE)
         for ledger in both:
             ledger.spent["states"] += 1
+        self.run.tally.states += 1
 
     @asynccontextmanager
     async def until_deadline(self) -> AsyncIterator[None]:

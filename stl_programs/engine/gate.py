@@ -55,17 +55,26 @@ class Gate:
         self._flying[endpoint] += 1
 
     def _give(self, endpoint: str) -> None:
-        """Free one place, and hand it to the earliest waiting request that it lets through."""
+        """Free one place, and hand it to the earliest waiting request that it lets through.
+
+        Where no total was reached, only requests to this endpoint can have waited for it.
+        """
+        full = self.total is not None and self.in_flight >= self.total
         self.in_flight -= 1
         self._flying[endpoint] -= 1
-        ready = []
-        for name, queue in self._queues.items():
-            while queue and queue[0][2].done():  # cancelled while it waited
-                heapq.heappop(queue)
-            if queue and self._free(name):
-                ready.append((queue[0][:2], name))
+        ready = [(queue[0][:2], name) for name in (list(self._queues) if full else [endpoint])
+                 if (queue := self._waiting(name)) and self._free(name)]
         if ready:
             _, name = min(ready)
             turn = heapq.heappop(self._queues[name])[2]
             self._take(name)
             turn.set_result(None)
+
+    def _waiting(self, endpoint: str) -> list[tuple[int, int, asyncio.Future[None]]]:
+        """The requests that wait for `endpoint`, a heap; those that were cancelled are dropped from its top."""
+        queue = self._queues.get(endpoint, [])
+        while queue and queue[0][2].done():
+            heapq.heappop(queue)
+        if not queue:
+            self._queues.pop(endpoint, None)
+        return queue

@@ -1,13 +1,14 @@
 """The journal of a run: JSON Lines, each written before what it says is used.
 
-    {"format": 3, "fingerprint": {...}}                                first line: what run this is
+    {"format": 4, "fingerprint": {...}}                                first line: what run this is
     {"sent": KEY, CALLER, "bound": [tokens, dollars]}                  a request leaves for a server
     {"reply": KEY, CALLER, "texts": [...], "tokens": [prompt, cached, completion], "seconds": s, "dollars": d}
     {"failed": KEY, "why": ..., "maybe_paid": bool}
     {"step": KEY, "transition": {...}}                                 of an environment that is not pure
     {"result": {...}}                                                  a finished task
 
-CALLER is "seed", "task", "role" and "model": who pays. Dollars are null where the price is unknown.
+CALLER is "seed", "task", "role" and "model": who pays. Dollars are null where the price is unknown. A reply has
+also "logprobs" (per draw [[token, log-probability], ...]), "finish_reasons" and "thoughts", where the model gave them.
 Written plainly: it survives kill -9, and loses at most the last lines to a power cut.
 """
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +25,13 @@ from typing import Any, NamedTuple
 
 from stl_programs.engine.budget import Cost
 from stl_programs.errors import JournalError
-from stl_programs.models.base import Completions
+from stl_programs.models.base import Reply
 from stl_programs.records import TaskResult, Usage
 
-FORMAT = 3
-READABLE = (2, 3)
-"""Formats whose replies can be replayed; only FORMAT is continued: an older one does not say who paid."""
+FORMAT = 4
+READABLE = (2, 3, 4)
+"""Formats whose replies can be replayed; only FORMAT is continued. 2 does not say who paid; 2 and 3 hold plain text,
+and not why a draw ended."""
 
 
 class Caller(NamedTuple):
@@ -44,14 +47,14 @@ class Caller(NamedTuple):
 class Recorded:
     """A reply that was already paid for, and by whom (None: an old journal does not say)."""
 
-    completions: Completions
+    reply: Reply
     seconds: float
     dollars: float | None = None
     caller: Caller | None = None
 
     @property
     def usage(self) -> Usage:
-        reply = self.completions
+        reply = self.reply
         return Usage(calls=1, samples=len(reply.texts), prompt_tokens=reply.prompt_tokens,
                      cached_tokens=reply.cached_tokens, completion_tokens=reply.completion_tokens,
                      seconds=self.seconds, dollars=self.dollars)
@@ -63,11 +66,28 @@ def lost(bound: Cost) -> Usage:
                  possibly_paid_dollars=bound.dollars)
 
 
+class Replies(dict[str, Recorded]):
+    """Replies by key; also by who paid for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._paid: dict[tuple[int, str], list[str]] = {}
+
+    def __setitem__(self, key: str, reply: Recorded) -> None:
+        super().__setitem__(key, reply)
+        if reply.caller is not None:
+            self._paid.setdefault(reply.caller[:2], []).append(key)
+
+    def paid_by(self, seed: int, task: str) -> list[str]:
+        """The keys of what one trial paid for; asked for once."""
+        return self._paid.pop((seed, task), [])
+
+
 class Recording:
     """What journals hold: replies and steps by key, finished tasks, and requests that got no reply."""
 
     def __init__(self) -> None:
-        self.replies: dict[str, Recorded] = {}
+        self.replies = Replies()
         self.steps: dict[str, dict[str, Any]] = {}
         self.results: dict[tuple[int, str], TaskResult] = {}
         self.unanswered: dict[str, list[dict[str, Any]]] = {}
@@ -78,10 +98,8 @@ class Recording:
 
     def read(self, row: dict[str, Any]) -> None:
         if "reply" in row:
-            prompt, cached, completion = row["tokens"]
-            self.replies[row["reply"]] = Recorded(
-                Completions(row["texts"], prompt, completion, cached), row["seconds"], row.get("dollars"),
-                _caller(row) if "task" in row else None)
+            self.replies[row["reply"]] = Recorded(_reply(row), row["seconds"], row.get("dollars"),
+                                                  _caller(row) if "task" in row else None)
             self._answered(row["reply"])
         elif "sent" in row:
             self.unanswered.setdefault(row["sent"], []).append(row)
@@ -111,6 +129,13 @@ class Recording:
             tokens, dollars = sent["bound"]
             book(_caller(sent), lost(Cost(1, tokens, dollars)))
         return bills
+
+    def forget(self, seed: int, task: str) -> list[str]:
+        """Drop the replies that one trial paid for; returns their keys."""
+        keys = self.replies.paid_by(seed, task)
+        for key in keys:
+            self.replies.pop(key, None)
+        return keys
 
     def _answered(self, key: str) -> dict[str, Any] | None:
         rows = self.unanswered.get(key)
@@ -143,6 +168,14 @@ def _format(header: dict[str, Any]) -> str:
     return "no journal: its first line names no format" if found is None else f"a journal of format {found}"
 
 
+def _reply(row: dict[str, Any]) -> Reply:
+    prompt, cached, completion = row["tokens"]
+    logprobs = row.get("logprobs")
+    return Reply(row["texts"], prompt, completion, cached, finish_reasons=row.get("finish_reasons"),
+                 thoughts=row.get("thoughts"), logprobs=logprobs and [
+                     [(token, logprob) for token, logprob in draw] for draw in logprobs])
+
+
 def _caller(row: dict[str, Any]) -> Caller:
     return Caller(row.get("seed", 0), row["task"], row["role"], row["model"])
 
@@ -152,6 +185,7 @@ class Journal:
 
     def __init__(self, path: Path, fingerprint: dict[str, Any]):
         self.path, self.recording = path, Recording()
+        self._lock, self._broken = threading.Lock(), ""
         header = {"format": FORMAT, "fingerprint": json.loads(json.dumps(fingerprint, sort_keys=True))}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -182,24 +216,34 @@ class Journal:
             self._write(header)
 
     def _write(self, row: dict[str, Any]) -> None:
-        line = json.dumps(row, separators=(",", ":")).encode() + b"\n"
-        try:
-            written = self._file.write(line)
-        except OSError as error:
-            raise JournalError(f"cannot write the journal {self.path}: {error.strerror}; free some space and run "
-                               "again: what was finished is kept") from error
-        if written != len(line):
-            raise JournalError(f"cannot write the journal {self.path}: only {written} of {len(line)} bytes fitted; "
-                               "free some space and run again: what was finished is kept")
+        self._append(json.dumps(row, separators=(",", ":")).encode() + b"\n")
+
+    def _append(self, line: bytes) -> None:
+        """One write for one line, whichever thread it comes from. Nothing follows a line that did not fit."""
+        with self._lock:
+            if self._broken:
+                raise JournalError(self._broken)
+            try:
+                written = self._file.write(line)
+                if written != len(line):
+                    self._broken = f"only {written} of {len(line)} bytes fitted"
+            except OSError as error:
+                self._broken = str(error.strerror)
+            if self._broken:
+                self._broken = (f"cannot write the journal {self.path}: {self._broken}; free some space and run again: "
+                                "what was finished is kept")
+                raise JournalError(self._broken)
 
     def sent(self, key: str, caller: Caller, bound: Cost) -> None:
         self._write({"sent": key, **caller._asdict(), "bound": [bound.tokens, bound.dollars]})
 
     def reply(self, key: str, paid: Recorded) -> None:
-        reply, caller = paid.completions, paid.caller
+        reply, caller = paid.reply, paid.caller
         self._write({"reply": key, **(caller._asdict() if caller else {}), "texts": reply.texts,
                      "tokens": [reply.prompt_tokens, reply.cached_tokens, reply.completion_tokens],
-                     "seconds": round(paid.seconds, 4), "dollars": paid.dollars})
+                     "seconds": round(paid.seconds, 4), "dollars": paid.dollars, **{
+                         name: found for name in ("logprobs", "finish_reasons", "thoughts")
+                         if (found := getattr(reply, name)) is not None}})
 
     def failed(self, key: str, why: str, maybe_paid: bool) -> None:
         self._write({"failed": key, "why": why, "maybe_paid": maybe_paid})
@@ -208,11 +252,31 @@ class Journal:
         self._write({"step": key, "transition": transition})
 
     def result(self, result: TaskResult) -> None:
-        self._write({"result": vars(result)})
+        """Written in pieces where it holds a tree: a large one, in one piece, would hold up all other threads."""
+        if result.tree is None:
+            self._write({"result": vars(result)})
+        else:
+            self._append("".join([*_pieces({"result": vars(result)}), "\n"]).encode())
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
             self._file.close()
+
+
+def _pieces(value: Any, levels: int = 4) -> Iterator[str]:
+    """JSON, as json.dumps writes it; what lies more than `levels` deep (a node of a tree) in one piece each."""
+    if not levels or not value or not isinstance(value, (dict, list)):
+        yield json.dumps(value, separators=(",", ":"))
+    elif isinstance(value, dict):
+        for number, (name, inner) in enumerate(value.items()):
+            yield f"{',' if number else '{'}{json.dumps(name)}:"
+            yield from _pieces(inner, levels - 1)
+        yield "}"
+    else:
+        for number, inner in enumerate(value):
+            yield "," if number else "["
+            yield from _pieces(inner, levels - 1)
+        yield "]"
 
 
 def _lock(file: Any, path: Path) -> None:

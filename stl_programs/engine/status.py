@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import sys
+import time
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+
+from stl_programs.records import TaskResult, Usage
+
+TICK = 0.5
+"""Seconds between two reports of progress while no task ends."""
+APART = 0.2
+"""Seconds between two reports, at least."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +45,69 @@ class Status:
     def __str__(self) -> str:
         left = "" if self.seconds_left is None else f", {_clock(self.seconds_left)} left"
         return f"{self.done}/{self.total} tasks, {self.detail}{left}"
+
+
+@dataclass(slots=True)
+class Tally:
+    """Running totals of a run: kept as things happen, so that a status never has to add anything up."""
+
+    done: int = 0
+    failed: int = 0
+    states: int = 0
+    calls: int = 0
+    tokens: int = 0
+    dollars: float = 0.0
+
+    def bill(self, usage: Usage) -> None:
+        """Count what calls cost, when it is known."""
+        self.calls += usage.calls
+        self.tokens += usage.prompt_tokens + usage.completion_tokens
+        self.dollars += usage.dollars or 0.0
+
+    def finished(self, result: TaskResult) -> None:
+        """Count a task. Its states and calls were counted while it ran."""
+        self.done += 1
+        self.failed += result.error is not None
+
+    def known(self, result: TaskResult) -> None:
+        """Count a task of an earlier run with all that it cost."""
+        self.finished(result)
+        self.states += result.states_expanded
+        for usage in result.usage.values():
+            self.bill(Usage(**usage))
+
+
+class Reports:
+    """Tells `progress` where a run stands: as tasks end, at most every `APART` seconds, and once at the end."""
+
+    def __init__(self, progress: Callable[[Status], None] | None, status: Callable[[], Status],
+                 clock: Callable[[], float] = time.perf_counter):
+        self.progress, self.status, self.clock = progress, status, clock
+        self._last = float("-inf")
+
+    def due(self) -> None:
+        """Report, unless that was done a moment ago."""
+        if self.progress is not None and (now := self.clock()) - self._last >= APART:
+            self._last = now
+            self.progress(self.status())
+
+    @contextlib.asynccontextmanager
+    async def ticking(self) -> AsyncIterator[None]:
+        """Report while the block runs also where no task ends, and once more when it is left without an error."""
+        if self.progress is None:
+            yield
+            return
+        ticker = asyncio.ensure_future(self._tick())
+        try:
+            yield
+        finally:
+            ticker.cancel()
+        self.progress(self.status())
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            self.due()
 
 
 def show_progress(status: Status) -> None:

@@ -10,17 +10,17 @@ An adapter is a version of a name, never new weights under an old one.
 """
 
 from stl_programs.models.artifacts import PROVENANCE, adapter_hash
-from stl_programs.models.base import Completions, Messages, Model, Prices, Reply, ReplyOptions, Request
+from stl_programs.models.base import Messages, Model, Prices, Reply, ReplyOptions, Request
 from stl_programs.models.registry import (
     EMBEDDED,
     adapter_path,
     base_name,
-    close_sessions,
     load,
     register_adapter,
     string_of,
     unregister_adapter,
 )
+from stl_programs.models.served.sessions import close_sessions
 
-__all__ = ["EMBEDDED", "PROVENANCE", "Completions", "Messages", "Model", "Prices", "ReplyOptions", "adapter_hash",
+__all__ = ["EMBEDDED", "PROVENANCE", "Messages", "Model", "Prices", "Reply", "ReplyOptions", "Request", "adapter_hash",
            "adapter_path", "base_name", "close_sessions", "load", "register_adapter", "string_of", "unregister_adapter"]

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +21,14 @@ from weakref import WeakKeyDictionary
 import dspy
 
 from stl_programs.errors import AdapterError, ModelError
+from stl_programs.extras import LOCAL, need
 from stl_programs.models.artifacts import PROVENANCE, adapter_hash
-from stl_programs.models.base import PLAIN, Completions, Messages, Model, ReplyOptions
+from stl_programs.models.base import Model, Reply, Request
 from stl_programs.models.formats import FORMATS, format_name
 
 EMBEDDED = Path(__file__).parent / "embedded"
+IN_PROCESS = ("embedded/", "local/")
+"""How the strings of models in this process begin."""
 _bases: dict[str, Model] = {}
 _adapters: dict[str, _Adapter] = {}
 _of_objects: WeakKeyDictionary[Any, Model] = WeakKeyDictionary()
@@ -53,9 +54,7 @@ def load(lm: str | dspy.BaseLM | Model | None) -> Model:
         raise ModelError("no language model: pass lm='provider/model' or call dspy.configure(lm=...)")
     if isinstance(lm, dspy.BaseLM):
         if lm not in _of_objects:
-            from stl_programs.models.served import remote
-
-            _of_objects[lm] = remote.from_lm(lm) if remote.handles(lm) else remote.DspyModel(lm)
+            _of_objects[lm] = _behind(lm)
         return _of_objects[lm]
     if not isinstance(lm, str):
         return lm
@@ -71,6 +70,15 @@ def load(lm: str | dspy.BaseLM | Model | None) -> Model:
     return _bases[lm]
 
 
+def _behind(lm: dspy.BaseLM) -> Model:
+    from stl_programs.models.served import remote, transports
+
+    if not transports.handles(lm):
+        return remote.DspyModel(lm)
+    ours = isinstance(lm.engine, str) and lm.model.startswith(IN_PROCESS)
+    return load(lm.model) if ours else transports.from_lm(lm)
+
+
 def _open(name: str) -> Model:
     provider, _, rest = name.partition("/")
     if provider == "embedded":
@@ -78,26 +86,23 @@ def _open(name: str) -> Model:
         if not (directory / "config.json").is_file():
             known = ", ".join(f"embedded/{p.parent.name}" for p in sorted(EMBEDDED.glob("*/config.json")))
             raise ModelError(f"there is no embedded model {rest!r}; there is {known or 'none'}")
-        from stl_programs.models.local.in_process import InProcessModel
-
-        return InProcessModel(name, directory)
+        return _in_process(name, directory)
     if provider == "local":
         directory = Path(rest)
         if not (directory / "config.json").is_file():
             raise ModelError(f"{name}: {directory} is no model directory: it has no config.json; write local/DIR with "
                              "the path of one")
-        from stl_programs.models.local.in_process import InProcessModel
-
-        return InProcessModel(name, directory)
-    from stl_programs.models.served.remote import open_remote
+        return _in_process(name, directory)
+    from stl_programs.models.served.transports import open_remote
 
     return open_remote(name)
 
 
-async def close_sessions() -> None:
-    """Close the connections of the running event loop."""
-    if (direct := sys.modules.get("stl_programs.models.served.direct")) is not None:
-        await direct.close_sessions()
+def _in_process(name: str, directory: Path) -> Model:
+    need(name, *LOCAL, error=ModelError)
+    from stl_programs.models.local.in_process import InProcessModel
+
+    return InProcessModel(name, directory)
 
 
 @dataclass(frozen=True)
@@ -161,10 +166,8 @@ class _Tuned:
     def unload_adapter(self, name: str) -> None:
         self.base.unload_adapter(name)
 
-    async def complete(self, messages: Messages, seeds: Sequence[int], *, temperature: float, max_tokens: int,
-                       adapter: str | None = None, options: ReplyOptions = PLAIN) -> Completions:
-        return await self.base.complete(messages, seeds, temperature=temperature, max_tokens=max_tokens,
-                                        adapter=adapter or self.name, options=options)
+    async def complete(self, request: Request) -> Reply:
+        return await self.base.complete(request if request.adapter else request.replace(adapter=self.name))
 
 
 def adapter_path(name: str) -> Path:

@@ -127,8 +127,9 @@ class SearchProgram(Saved):
         step = await engine.commit(environment, task, found.tree.nodes[leaf.parent].state,
                                    Action(leaf.action or "", irreversible=True))
         leaf.state = step.state
+        found.tree.about.pop("untaken", None)
         found.tree.about["answer"] = answer = environment.answer(task, step.state)
-        return replace(found, answer=answer)
+        return replace(found, answer=answer, committed=leaf.action)
 
     async def aforward(self, task: str | Task, *, commit: bool = False, progress: bool = False,
                        **fields: Any) -> dspy.Prediction:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from stl_programs.errors import ModelError, OutOfRange
-from stl_programs.models.base import Completions, Model
+from stl_programs.models.base import Messages, Model, Reply, Request
 from stl_programs.models.doors.litellm_providers import MAX_TOKENS, choices, read_options
-from stl_programs.testing.scripted import before_stop
+from stl_programs.testing.scripted import Said, within
 
 WRONG = "I do not know"
 """A reply of no form: what an error puts in place of a reply, and what a model says that has no tokens for a prompt."""
-Reply = Callable[[list[dict[str, Any]], str, int], str]
-"""(messages, model, seed) -> text. A function of its arguments alone, so that replies repeat."""
+Answers = Callable[[Messages, str, int], str | Said]
+"""(messages, model, seed) -> what is said. A function of its arguments alone, so that replies repeat."""
 
 
 @dataclass(frozen=True)
@@ -47,19 +46,17 @@ class Player(Protocol):
 class Script:
     """A function. It keeps no schema by itself, and has no log-probabilities."""
 
-    def __init__(self, reply: Reply):
+    def __init__(self, reply: Answers):
         self.reply = reply
 
     async def draw(self, body: Mapping[str, Any], n: int, seed: int, limit: int | None) -> Played:
         options = read_options(body)
         if options.logprobs:
             raise ModelError("a scripted reply has no logprobs; let the simulator play a model")
-        draws = [truncated(before_stop(self.reply(body["messages"], body["model"], seed + i), options.stop), limit)
-                 for i in range(n)]
+        draws = [within(self.reply(body["messages"], body["model"], seed + i), limit, options.stop) for i in range(n)]
         words = sum(len(message["content"].split()) for message in body["messages"])
-        return Played([{"index": i, "finish_reason": reason, "message": {"role": "assistant", "content": text}}
-                       for i, (text, _, reason) in enumerate(draws)],
-                      words, sum(count for _, count, _ in draws), max(count for _, count, _ in draws))
+        counts = [count for _, count in draws]
+        return Played([_choice(i, said) for i, (said, _) in enumerate(draws)], words, sum(counts), max(counts))
 
     def load_adapter(self, name: str, path: Path) -> None:
         """Any directory will do: the function sees the name."""
@@ -81,15 +78,15 @@ class ModelPlayer:
 
     async def draw(self, body: Mapping[str, Any], n: int, seed: int, limit: int | None) -> Played:
         temperature = body.get("temperature")
-        most = limit or MAX_TOKENS
         try:
-            reply = await self.model.complete(
-                body["messages"], [seed + i for i in range(n)], temperature=1.0 if temperature is None else temperature,
-                max_tokens=most, adapter=self._adapters.get(body["model"]), options=read_options(body))
+            reply = await self.model.complete(Request(
+                body["messages"], tuple(seed + i for i in range(n)), max_tokens=limit or MAX_TOKENS,
+                temperature=1.0 if temperature is None else temperature,
+                adapter=self._adapters.get(body["model"]), options=read_options(body)))
         except OutOfRange:  # a server reads an unknown token for what it cannot spell, and answers at random
             words = sum(len(message["content"].split()) for message in body["messages"])
-            reply = Completions([WRONG] * n, words, n * len(WRONG.split()))
-        return Played(choices(reply, most), reply.prompt_tokens, reply.completion_tokens, _longest(reply))
+            reply = Reply([WRONG] * n, words, n * len(WRONG.split()))
+        return Played(choices(reply), reply.prompt_tokens, reply.completion_tokens, _longest(reply))
 
     def load_adapter(self, name: str, path: Path) -> None:
         own = f"{self.model.name}@{id(self):x}-{next(self._count)}-{name}"
@@ -104,15 +101,12 @@ class ModelPlayer:
         return str(directory.resolve()) if directory else None
 
 
-def _longest(reply: Completions) -> int:
+def _choice(i: int, said: Said) -> dict[str, Any]:
+    thoughts = {"reasoning_content": said.thoughts} if said.thoughts else {}
+    return {"index": i, "finish_reason": said.finish_reason,
+            "message": {"role": "assistant", "content": said.text, **thoughts}}
+
+
+def _longest(reply: Reply) -> int:
     """Of draws whose lengths are not known one by one, what they have on average."""
     return max(map(len, reply.logprobs)) if reply.logprobs else -(-reply.completion_tokens // len(reply.texts))
-
-
-def truncated(text: str, limit: int | None) -> tuple[str, int, str]:
-    """The text up to its `limit`-th word, how many words that is, and the finish reason."""
-    count = len(text.split())
-    if limit is None or count <= limit:
-        return text, count, "stop"
-    match = re.match(rf"(?:\s*\S+){{{limit}}}", text)
-    return match.group() if match else "", limit, "length"

@@ -27,7 +27,7 @@ from aiohttp import web
 
 from stl_programs.errors import ModelError
 from stl_programs.models import load
-from stl_programs.testing.players import ModelPlayer, Player, Reply, Script
+from stl_programs.testing.players import Answers, ModelPlayer, Player, Script
 from stl_programs.testing.service import Service
 from stl_programs.testing.traffic import Errors, Latency
 
@@ -37,7 +37,8 @@ class Simulator:
     """Serves `reply`, or a model, under the names `models` from a thread of this process; for tests, with closures.
 
     Args:
-        reply: (messages, model, seed) -> text; draw i of a request with n uses seed + i.
+        reply: (messages, model, seed) -> a text, or `Said`, which also has thoughts (sent as reasoning_content) and a
+            finish reason; draw i of a request with n uses seed + i.
         models: names to serve; for a model that is played, by default its own without the provider.
         model: in place of `reply`, a model of this process to play, like "embedded/game24" or "local/DIR".
         capacity: requests worked on at once, the others wait in order of arrival; None for any number.
@@ -48,7 +49,7 @@ class Simulator:
         ...     lm = dspy.LM("hosted_vllm/tiny", api_base=server.url)
     """
 
-    def __init__(self, reply: Reply | None = None, models: Sequence[str] = (), *, model: str | None = None,
+    def __init__(self, reply: Answers | None = None, models: Sequence[str] = (), *, model: str | None = None,
                  latency: Latency | None = None, capacity: int | None = None, errors: Errors | None = None,
                  cache_blocks: int = 65_536, port: int = 0):
         self.service = Service(_player(reply, model), _names(models, model), latency or Latency(), capacity,
@@ -171,7 +172,7 @@ async def _listen(service: Service, port: int) -> tuple[web.AppRunner, int]:
     return runner, runner.addresses[0][1]
 
 
-def _player(reply: Reply | None, model: str | None) -> Player:
+def _player(reply: Answers | None, model: str | None) -> Player:
     if (reply is None) == (model is None):
         raise ValueError(f"reply={reply!r}, model={model!r}: the simulator answers by one of them")
     return Script(reply) if reply is not None else ModelPlayer(load(model))

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from stl_programs.viewer import tree_page
+from stl_programs.viewer.page import tree_page
 
 UNRECORDED = "run the search with keep_trees=True to record trees"
 

@@ -9,7 +9,7 @@ import pytest
 from optimizers import LoraSettings, SelfTaughtLookahead
 from stl_programs import BeamSearch, LegalMoves, Policy, Uniform, Value, models
 from stl_programs.errors import AdapterError
-from stl_programs.models.served.remote import open_remote
+from stl_programs.models.served.transports import open_remote
 from stl_programs.testing.game24_script import game24_script
 from stl_programs.testing.simulator import Simulator
 

@@ -82,8 +82,8 @@ def test_an_engine_that_answers_by_name_follows(tuned, run_dir):
     class Named:
         def complete(self, request):
             model = models.load(request.model)
-            reply = asyncio.run(model.complete([{"role": "user", "content": request.messages[0].text}], [0],
-                                               temperature=0.0, max_tokens=40))
+            reply = asyncio.run(model.complete(models.Request(
+                [{"role": "user", "content": request.messages[0].text}], (0,), temperature=0.0, max_tokens=40)))
             return lm15.Response(id=None, model=request.model, message=lm15.Message.assistant(reply.texts[0]),
                                  finish_reason="stop", usage=lm15.Usage())
 

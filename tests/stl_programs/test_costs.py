@@ -350,11 +350,12 @@ def test_journals_of_other_formats(env, tmp_path):
     [first] = run(program_of(env, model, model), tasks, journal=path)
     header, *rest = path.read_text().splitlines(keepends=True)
     old = tmp_path / "old.jsonl"
-    old.write_text("".join([header.replace('"format":3', '"format":2'), *rest]))
-    with pytest.raises(JournalError, match="a journal of format 2; this version continues format 3: choose another"):
-        run(program_of(env, model, model), tasks, journal=old)
-    [again] = run(program_of(env, model, model), tasks, recorded=[old], offline=True)
-    assert again.answer == first.answer
+    for version in (2, 3):
+        old.write_text("".join([header.replace('"format":4', f'"format":{version}'), *rest]))
+        with pytest.raises(JournalError, match=f"format {version}; this version continues format 4: choose another"):
+            run(program_of(env, model, model), tasks, journal=old)
+        [again] = run(program_of(env, model, model), tasks, recorded=[old], offline=True)
+        assert again.answer == first.answer
     for line, why in (('{"format": 9}\n', "a journal of format 9"), ("{}\n", "no journal: its first line")):
         old.write_text(line)
         with pytest.raises(JournalError, match=why):

@@ -14,10 +14,10 @@ from typing import Any
 import dspy
 from dspy import lm15
 
-from stl_programs import models
 from stl_programs.errors import AdapterError, ModelError, StlError, TransientError
-from stl_programs.models.artifacts import weights_hash
-from stl_programs.models.base import Completions, Messages, Model, ReplyOptions
+from stl_programs.models import registry
+from stl_programs.models.artifacts import adapter_hash, weights_hash
+from stl_programs.models.base import Messages, Model, Reply, ReplyOptions, Request
 from stl_programs.models.served.background import awaited, wait_for
 from stl_programs.models.served.urls import REASONING, address
 
@@ -34,6 +34,8 @@ PARAMS = frozenset({"temperature", "max_tokens", "n", "seed", "stop", "logprobs"
 NOT_TAKEN = ("top_p", "top_k", "tool_choice", "reasoning", "cache", "frequency_penalty", "presence_penalty",
              "service_tier", "user_id", "store", "probabilities", "extensions")
 """Settings of a dspy request that a single call cannot have here."""
+FINISH_REASONS = {"length": "length", "content_filter": "content_filter", "refusal": "content_filter"}
+"""What dspy calls the reasons why a draw ended; all others are "stop"."""
 
 
 def lm(name: str, *, api_base: str | Sequence[str] | None = None, api_key: str | None = None, cache: bool = True,
@@ -63,25 +65,25 @@ def lm(name: str, *, api_base: str | Sequence[str] | None = None, api_key: str |
     of_dspy = {key: value for key, value in options.items() if key in OF_DSPY}
     connection = {key: value for key, value in options.items() if key not in OF_DSPY}
     connection |= {key: value for key, value in (("api_base", base), ("api_key", api_key)) if value is not None}
-    engine = Engine(_open(name, connection), _public(connection))
-    return DoorLM(name, engine=engine, async_engine=AsyncEngine(engine), cache=cache, **of_dspy)
+    engine = DoorEngine(_open(name, connection), _public(connection))
+    return DoorLM(name, engine=engine, async_engine=AsyncDoorEngine(engine), cache=cache, **of_dspy)
 
 
 def as_dspy(model: str | Model) -> dspy.LM:
     """The dspy LM of a model string, or of a Model at hand."""
     if isinstance(model, str):
         return lm(model)
-    engine = Engine(model, {})
-    return DoorLM(model.name, engine=engine, async_engine=AsyncEngine(engine))
+    engine = DoorEngine(model, {})
+    return DoorLM(model.name, engine=engine, async_engine=AsyncDoorEngine(engine))
 
 
 def _open(name: str, connection: dict[str, Any]) -> Model:
     """The model, with a connection of its own where there is anything to say about it."""
     if "/" not in name or not connection:
-        return models.load(name)
-    if name.startswith(("embedded/", "local/")):
+        return registry.load(name)
+    if name.startswith(registry.IN_PROCESS):
         raise ModelError(f"{name} runs in this process and takes no {' and no '.join(sorted(connection))}")
-    from stl_programs.models.served.remote import open_remote
+    from stl_programs.models.served.transports import open_remote
 
     return open_remote(name, **connection)
 
@@ -132,7 +134,7 @@ class DoorLM(dspy.LM):
         """Every cached call has a rollout_id here."""
 
 
-class Engine:
+class DoorEngine:
     """dspy's engine contract around a Model, from ordinary code."""
 
     def __init__(self, model: Model, connection: dict[str, Any]):
@@ -164,7 +166,7 @@ class Engine:
         model, directory = self.stl_model, self.stl_model.weights()
         where = model.endpoint if model.endpoint or directory is None else weights_hash(directory)
         try:
-            return f"{where} {models.adapter_hash(models.adapter_path(model.name))}"
+            return f"{where} {adapter_hash(registry.adapter_path(model.name))}"
         except AdapterError:  # no adapter, or one that only the server knows
             return str(where)
 
@@ -180,10 +182,10 @@ class Engine:
         return self
 
 
-class AsyncEngine:
+class AsyncDoorEngine:
     """The same from asynchronous code."""
 
-    def __init__(self, engine: Engine):
+    def __init__(self, engine: DoorEngine):
         self.engine = engine
 
     async def complete(self, request: lm15.Request) -> lm15.Response:
@@ -205,7 +207,7 @@ class AsyncEngine:
 
     @classmethod
     def load_state(cls, state: dict[str, Any]) -> Any:
-        return cls(Engine.load_state(state))
+        return cls(DoorEngine.load_state(state))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         return self
@@ -229,27 +231,30 @@ async def _ask(model: Model, request: lm15.Request, draws: _Draws) -> list[lm15.
     schema = {"type": "object"} if format_.get("type") == "json_object" else format_.get("schema")
     options = ReplyOptions(tuple(config.stop), config.logprobs is not None, schema)
     try:
-        reply = await model.complete(
-            _messages(model, request), [first + i for i in range(draws.n - draws.given)],
-            temperature=1.0 if config.temperature is None else config.temperature, max_tokens=most, options=options)
+        reply = await model.complete(Request(
+            _messages(model, request), tuple(first + i for i in range(draws.n - draws.given)), max_tokens=most,
+            temperature=1.0 if config.temperature is None else config.temperature, options=options))
     except TransientError as error:
         raise lm15.TransportError(str(error), retry_after=error.retry_after) from None
     except StlError as error:
         raise lm15.InvalidRequestError(str(error)) from None
     if not reply.texts:
         raise lm15.InvalidRequestError(f"{model.name} returned no choices")
-    return [_response(model, reply, i, most) for i in range(len(reply.texts))]
+    return [_response(model, reply, i) for i in range(len(reply.texts))]
 
 
-def _response(model: Model, reply: Completions, i: int, most: int) -> lm15.Response:
+def _response(model: Model, reply: Reply, i: int) -> lm15.Response:
     """Draw i as dspy takes it; the first one carries what all of them cost."""
-    cut = len(reply.texts) == 1 and reply.completion_tokens >= most
     usage = (lm15.Usage(input_tokens=reply.prompt_tokens, output_tokens=reply.completion_tokens,
                         cache_read_tokens=reply.cached_tokens) if i == 0 else lm15.Usage())
+    thoughts = reply.thoughts and reply.thoughts[i]
+    text = lm15.TextPart(reply.texts[i] or "")
+    ended = reply.finish_reasons and reply.finish_reasons[i]
     tokens = reply.logprobs[i] if reply.logprobs else None
     return lm15.Response(
-        id=None, model=model.name, message=lm15.Message.assistant(reply.texts[i] or ""),
-        finish_reason="length" if cut else "stop", usage=usage,
+        id=None, model=model.name,
+        message=lm15.Message.assistant([lm15.ThinkingPart(thoughts), text] if thoughts else [text]),
+        finish_reason=FINISH_REASONS.get(ended or "stop", "stop"), usage=usage,
         logprobs=tokens and tuple(lm15.TokenLogprob(token=token, logprob=logprob) for token, logprob in tokens))
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import random
 import threading
 from collections.abc import Mapping
 from typing import Any
 
-from stl_programs import models
 from stl_programs.errors import ModelError, StlError
-from stl_programs.models.base import Completions, Messages, ReplyOptions
+from stl_programs.models import registry
+from stl_programs.models.base import Messages, Reply, ReplyOptions, Request
 from stl_programs.models.served.background import wait_for
+from stl_programs.models.served.litellm_module import the_litellm
 
 PROVIDERS = ("embedded", "local")
 MAX_TOKENS = 512
@@ -30,27 +30,16 @@ def register_with_litellm() -> None:
     BadRequestError, unless drop_params is set. Calling it again changes nothing.
     """
     global _registered
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # prices ship with litellm; no fetch at import
-    import litellm
-
+    litellm = the_litellm()
     with _registering:
         if _registered:
             return
         handler = _handler()
         litellm.custom_provider_map.extend({"provider": name, "custom_handler": handler} for name in PROVIDERS)
         litellm.utils.custom_llm_setup()
-        for config in sorted(models.EMBEDDED.glob("*/config.json")):
+        for config in sorted(registry.EMBEDDED.glob("*/config.json")):
             _is_free(f"embedded/{config.parent.name}")
         _registered = True
-
-
-def litellm_with_ours() -> Any:
-    """The module litellm, which knows our providers."""
-    if not _registered:
-        register_with_litellm()
-    import litellm
-
-    return litellm
 
 
 def read_options(fields: Mapping[str, Any]) -> ReplyOptions:
@@ -69,12 +58,14 @@ def read_options(fields: Mapping[str, Any]) -> ReplyOptions:
     return ReplyOptions((stop,) if isinstance(stop, str) else tuple(stop), bool(fields.get("logprobs")), schema)
 
 
-def choices(reply: Completions, max_tokens: int | None) -> list[dict[str, Any]]:
-    """The draws as the choices of a chat completion. Of several draws the reason why they ended is not known."""
-    length = max_tokens is not None and len(reply.texts) == 1 and reply.completion_tokens >= max_tokens
+def choices(reply: Reply) -> list[dict[str, Any]]:
+    """The draws as the choices of a chat completion."""
+    ended = reply.finish_reasons or ["stop"] * len(reply.texts)
     found: list[dict[str, Any]] = [
-        {"index": i, "finish_reason": "length" if length else "stop",
-         "message": {"role": "assistant", "content": text}} for i, text in enumerate(reply.texts)]
+        {"index": i, "finish_reason": reason, "message": {"role": "assistant", "content": text}}
+        for i, (text, reason) in enumerate(zip(reply.texts, ended, strict=True))]
+    for choice, thoughts in zip(found, reply.thoughts or [], strict=False):
+        choice["message"] |= {"reasoning_content": thoughts} if thoughts else {}
     for choice, tokens in zip(found, reply.logprobs or [], strict=False):
         choice["logprobs"] = {"content": [{"token": token, "logprob": logprob, "bytes": list(token.encode()),
                                            "top_logprobs": []} for token, logprob in tokens]}
@@ -82,8 +73,7 @@ def choices(reply: Completions, max_tokens: int | None) -> list[dict[str, Any]]:
 
 
 def _is_free(name: str) -> None:
-    import litellm
-
+    litellm = the_litellm()
     if name not in litellm.model_cost:
         litellm.register_model({name: {
             "input_cost_per_token": 0.0, "output_cost_per_token": 0.0, "cache_read_input_token_cost": 0.0,
@@ -92,9 +82,9 @@ def _is_free(name: str) -> None:
 
 def _handler() -> Any:
     """An instance of LiteLLM's CustomLLM; the class is made here because litellm is imported late."""
-    import litellm
+    litellm = the_litellm()
 
-    class InThisProcess(litellm.CustomLLM):
+    class InThisProcess(litellm.CustomLLM):  # type: ignore[name-defined, misc]
         def completion(self, *arguments: Any, **request: Any) -> Any:
             return wait_for(self.acompletion(*arguments, **request))
 
@@ -102,14 +92,15 @@ def _handler() -> Any:
             provider = request["litellm_params"]["custom_llm_provider"]
             name = f"{provider}/{request['model']}"
             try:
-                reply, most = await _complete(name, request["messages"], request["optional_params"],
-                                              bool(request["litellm_params"].get("drop_params")))
+                reply = await registry.load(name).complete(_read(
+                    name, request["messages"], request["optional_params"],
+                    bool(request["litellm_params"].get("drop_params"))))
             except StlError as error:
                 raise litellm.BadRequestError(message=str(error), model=name, llm_provider=provider) from None
             _is_free(name)
             response = request["model_response"]
             response.model = name
-            response.choices = [litellm.Choices(**choice) for choice in choices(reply, most)]
+            response.choices = [litellm.Choices(**choice) for choice in choices(reply)]
             response.usage = litellm.Usage(
                 prompt_tokens=reply.prompt_tokens, completion_tokens=reply.completion_tokens,
                 total_tokens=reply.prompt_tokens + reply.completion_tokens)
@@ -118,15 +109,13 @@ def _handler() -> Any:
     return InThisProcess()
 
 
-async def _complete(name: str, messages: Messages, fields: dict[str, Any], drop: bool) -> tuple[Completions, int]:
-    """The reply, and the bound on its tokens. Raises ModelError, also for fields that these models do not take."""
+def _read(name: str, messages: Messages, fields: dict[str, Any], drop: bool) -> Request:
+    """LiteLLM's call as ours. Raises ModelError for what is no request, or has fields that these models do not take."""
     if (unknown := sorted(set(fields) - _TAKEN)) and not drop:
         raise ModelError(f"{name} runs in this process and takes no {' and no '.join(unknown)}")
     n, seed = fields.get("n") or 1, fields.get("seed")
     first = random.getrandbits(31) if seed is None else seed
-    most = fields.get("max_tokens") or fields.get("max_completion_tokens") or MAX_TOKENS
     temperature = fields.get("temperature")
-    reply = await models.load(name).complete(
-        messages, [first + i for i in range(n)], temperature=1.0 if temperature is None else temperature,
-        max_tokens=most, options=read_options(fields))
-    return reply, most
+    return Request(messages, tuple(first + i for i in range(n)),
+                   temperature=1.0 if temperature is None else temperature, options=read_options(fields),
+                   max_tokens=fields.get("max_tokens") or fields.get("max_completion_tokens") or MAX_TOKENS)

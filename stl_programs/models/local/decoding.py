@@ -48,6 +48,8 @@ class Draw:
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     done: bool = False
+    finish_reason: str = "length"
+    """Of one that is done: "stop" where it ended by itself or by a stop text."""
 
 
 class Batch:
@@ -120,8 +122,9 @@ class Batch:
             draw.tokens.append(token)
             if ask.logprobs:
                 draw.logprobs.append(logprobs[i])
-            if token in self.ends or len(draw.tokens) >= ask.limit or (ask.ended and ask.ended(draw.tokens)):
-                draw.done = True
+            stopped = token in self.ends or (ask.ended is not None and ask.ended(draw.tokens))
+            if stopped or len(draw.tokens) >= ask.limit:
+                draw.done, draw.finish_reason = True, "stop" if stopped else "length"
                 ask.open -= 1
                 self.live -= 1
                 ask.seconds += self._work - draw.started

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
-import math
 import threading
 from collections import defaultdict
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 import torch
 
 from stl_programs.errors import AdapterError, ModelError, StlError
-from stl_programs.models.base import FREE, PLAIN, Completions, Messages, Prices, ReplyOptions
+from stl_programs.models.base import FREE, Prices, Reply, Request
 from stl_programs.models.formats import FORMATS, brought_format
 from stl_programs.models.local.decoding import Ask, Batch
 from stl_programs.models.local.merging import Adapter, load_adapter
@@ -34,12 +33,13 @@ GATHER_SECONDS = 0.02
 
 
 @dataclass(eq=False)
-class _Request:
-    messages: Messages
+class _Asked:
+    """A request, what is drawn for it, and who waits."""
+
+    request: Request
     ask: Ask
-    options: ReplyOptions
     adapter: Adapter | None
-    future: asyncio.Future[Completions]
+    future: asyncio.Future[Reply]
     loop: asyncio.AbstractEventLoop
 
 
@@ -58,7 +58,7 @@ class InProcessModel:
         self.prompt_format = FORMATS[brought_format(directory) or "lookahead"]()
         self._files = ModelDirectory(name, directory)
         self._adapters: dict[str, Adapter] = {}
-        self._arrived: list[_Request] = []
+        self._arrived: list[_Asked] = []
         self._wake = threading.Condition()
         self._worker: threading.Thread | None = None
         self._gathered = self._closed = False
@@ -82,31 +82,28 @@ class InProcessModel:
             raise AdapterError(f"{name} is not loaded; {self.name} has {', '.join(self._adapters) or 'no adapter'}")
         self._files.forget(self._adapters.pop(name))
 
-    async def complete(self, messages: Messages, seeds: Sequence[int], *, temperature: float, max_tokens: int,
-                       adapter: str | None = None, options: ReplyOptions = PLAIN) -> Completions:
+    async def complete(self, request: Request) -> Reply:
         """Log-probabilities have one entry per completion token: the end token is among them, and a stop text's."""
+        adapter, options = request.adapter, request.options
         if options.schema is not None:
             raise ModelError(f"{self.name} runs in this process and cannot be held to a schema; ask without one, or "
                              "take a model that can: hosted_vllm/NAME, openai/NAME")
-        if not seeds or max_tokens < 1 or not 0 <= temperature < math.inf:
-            raise ModelError(f"{len(seeds)} seeds, max_tokens={max_tokens}, temperature={temperature}: ask for "
-                             "1 draw or more of 1 token or more, at a temperature of 0 or more")
         if adapter is not None and adapter not in self._adapters:
             raise AdapterError(f"{adapter} is not loaded in {self.name}; register it, or ask the base")
         loop = asyncio.get_running_loop()
-        ask = Ask([], [seed % 2**64 for seed in seeds], temperature, max_tokens, options.logprobs)
-        request = _Request(messages, ask, options, self._adapters[adapter] if adapter else None, loop.create_future(),
-                           loop)
+        ask = Ask([], [seed % 2**64 for seed in request.seeds], request.temperature, request.max_tokens,
+                  options.logprobs)
+        asked = _Asked(request, ask, self._adapters[adapter] if adapter else None, loop.create_future(), loop)
         with self._wake:
             if self._closed:
                 raise ModelError(f"{self.name} is closed")
-            self._arrived.append(request)
+            self._arrived.append(asked)
             if self._worker is None:
                 self._worker = threading.Thread(target=self._serve, name=self.name, daemon=True)
                 self._worker.start()
                 atexit.register(self.close)  # a thread inside torch must not outlive the interpreter
         loop.call_soon(self._gather, loop, 0, 0, loop.time() + GATHER_SECONDS)
-        return await request.future
+        return await asked.future
 
     def _gather(self, loop: asyncio.AbstractEventLoop, seen: int, quiet: int, until: float) -> None:
         """Wake an idle worker once the tasks that are ready to ask have asked."""
@@ -131,58 +128,58 @@ class InProcessModel:
 
     def _serve(self) -> None:
         torch.set_num_threads(self.threads)
-        waiting: list[_Request] = []
+        waiting: list[_Asked] = []
         while True:
             waiting += self._arrivals(idle=not waiting)
             if self._closed:
                 break
             if waiting:
                 self._turn(waiting)
-        _hand_over([(request, ModelError(f"{self.name} was closed before it answered")) for request in waiting])
+        _hand_over([(asked, ModelError(f"{self.name} was closed before it answered")) for asked in waiting])
 
-    def _arrivals(self, idle: bool) -> list[_Request]:
+    def _arrivals(self, idle: bool) -> list[_Asked]:
         """Requests that have come, their prompts as tokens. An idle model waits for the first, and for its company."""
         with self._wake:
             while idle and not (self._arrived and self._gathered) and not self._closed:
                 self._wake.wait()
             arrived, self._arrived, self._gathered = self._arrived, [], False
         readable = []
-        for request in arrived:
+        for asked in arrived:
             try:
-                self._read(request)
-                readable.append(request)
+                self._read(asked)
+                readable.append(asked)
             except Exception as error:  # a worker thread must hand every failure to its asker
-                _hand_over([(request, _failure(self.name, error))])
+                _hand_over([(asked, _failure(self.name, error))])
         return readable
 
-    def _turn(self, waiting: list[_Request]) -> None:
+    def _turn(self, waiting: list[_Asked]) -> None:
         """Answer all requests under the adapter of the first, and newcomers while nobody else waits."""
         adapter = waiting[0].adapter
-        turn, flying = [request for request in waiting if request.adapter is adapter], dict[Ask, _Request]()
-        waiting[:] = [request for request in waiting if request.adapter is not adapter]
+        turn, flying = [asked for asked in waiting if asked.adapter is adapter], dict[Ask, _Asked]()
+        waiting[:] = [asked for asked in waiting if asked.adapter is not adapter]
         try:
             batch = Batch(self._files.model(adapter), self._files.ends)
             while (turn or batch) and not self._closed:
                 if turn and (group := self._group(turn, batch)):
-                    flying |= {request.ask: request for request in group}
-                    self._answer(flying, batch.admit([request.ask for request in group]))
+                    flying |= {asked.ask: asked for asked in group}
+                    self._answer(flying, batch.admit([asked.ask for asked in group]))
                 if batch:
                     self._answer(flying, batch.step())
                 waiting += self._arrivals(idle=False)
-                if all(request.adapter is adapter for request in waiting):
+                if all(asked.adapter is adapter for asked in waiting):
                     turn += waiting
                     waiting.clear()
         except Exception as error:
-            _hand_over([(request, _failure(self.name, error)) for request in (*turn, *flying.values())])
+            _hand_over([(asked, _failure(self.name, error)) for asked in (*turn, *flying.values())])
             return
         waiting += [*turn, *flying.values()]
         if adapter is not None and self._adapters.get(adapter.name) is not adapter:
             self._files.forget(adapter)
 
-    def _group(self, turn: list[_Request], batch: Batch) -> list[_Request]:
+    def _group(self, turn: list[_Asked], batch: Batch) -> list[_Asked]:
         """Take those from the front of `turn` that join the batch now."""
         live, count, rows = len(batch), 0, 0
-        longest = max(len(request.ask.prompt) + request.ask.limit for request in turn)
+        longest = max(len(asked.ask.prompt) + asked.ask.limit for asked in turn)
         most = min(MAX_ROWS, MAX_BYTES // (longest * self._files.token_bytes))
         most = most if self._files.pads else 0
         while count < len(turn) and (live + rows + len(turn[count].ask.seeds) <= most or live + rows == 0):
@@ -191,27 +188,27 @@ class InProcessModel:
         if live and rows < REFILL * live:
             return []
         group, turn[:count] = turn[:count], []
-        return [request for request in group if not request.future.cancelled()]
+        return [asked for asked in group if not asked.future.cancelled()]
 
-    def _answer(self, flying: dict[Ask, _Request], ended: Sequence[Ask]) -> None:
-        outcomes = list[tuple[_Request, Completions | Exception]]()
+    def _answer(self, flying: dict[Ask, _Asked], ended: Sequence[Ask]) -> None:
+        outcomes = list[tuple[_Asked, Reply | Exception]]()
         for ask in ended:
-            request = flying.pop(ask)
-            texts = [_until(self._files.decode(draw.tokens), request.options.stop) for draw in ask.draws]
+            asked = flying.pop(ask)
+            texts = [_until(self._files.decode(draw.tokens), asked.request.options.stop) for draw in ask.draws]
             logprobs = [[(self._files.decode([token], special=True), logprob)
                          for token, logprob in zip(draw.tokens, draw.logprobs, strict=True)]
                         for draw in ask.draws] if ask.logprobs else None
-            outcomes.append((request, Completions(
+            outcomes.append((asked, Reply(
                 [*texts], len(ask.prompt), sum(len(draw.tokens) for draw in ask.draws), seconds=ask.seconds,
-                logprobs=logprobs)))
+                logprobs=logprobs, finish_reasons=[draw.finish_reason for draw in ask.draws])))
         _hand_over(outcomes)
 
-    def _read(self, request: _Request) -> None:
+    def _read(self, asked: _Asked) -> None:
         """Its prompt as tokens, and how far its draws may go."""
-        ask = request.ask
-        ask.prompt = self._files.encode(request.messages)
+        ask = asked.ask
+        ask.prompt = self._files.encode(asked.request.messages)
         ask.limit = min(ask.limit, self._files.context - len(ask.prompt))
-        if stop := tuple(filter(None, request.options.stop)):
+        if stop := tuple(filter(None, asked.request.options.stop)):
             tail = max(len(word.encode()) for word in stop) + 8  # tokens that may touch it: each holds a byte or more
             ask.ended = lambda tokens: any(word in self._files.decode(tokens[-tail:]) for word in stop)
 
@@ -224,21 +221,21 @@ def _failure(name: str, error: Exception) -> Exception:
     return error if isinstance(error, StlError) else ModelError(f"{name} failed: {one_line(error)}")
 
 
-def _hand_over(outcomes: Sequence[tuple[_Request, Completions | Exception]]) -> None:
+def _hand_over(outcomes: Sequence[tuple[_Asked, Reply | Exception]]) -> None:
     """Settle requests in their event loops, each of which is woken once."""
-    loops: dict[asyncio.AbstractEventLoop, list[tuple[_Request, Completions | Exception]]] = defaultdict(list)
-    for request, outcome in outcomes:
-        loops[request.loop].append((request, outcome))
+    loops: dict[asyncio.AbstractEventLoop, list[tuple[_Asked, Reply | Exception]]] = defaultdict(list)
+    for asked, outcome in outcomes:
+        loops[asked.loop].append((asked, outcome))
     for loop, settled in loops.items():
         with contextlib.suppress(RuntimeError):  # the asker's loop is closed: nobody waits any more
             loop.call_soon_threadsafe(_settle, settled)
 
 
-def _settle(outcomes: Sequence[tuple[_Request, Completions | Exception]]) -> None:
-    for request, outcome in outcomes:
-        if request.future.done():
+def _settle(outcomes: Sequence[tuple[_Asked, Reply | Exception]]) -> None:
+    for asked, outcome in outcomes:
+        if asked.future.done():
             continue
         if isinstance(outcome, Exception):
-            request.future.set_exception(outcome)
+            asked.future.set_exception(outcome)
         else:
-            request.future.set_result(outcome)
+            asked.future.set_result(outcome)

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from stl_programs.models.registry import close_sessions
+from stl_programs.models.served.sessions import close_sessions
 
 T = TypeVar("T")
 _loop: asyncio.AbstractEventLoop | None = None

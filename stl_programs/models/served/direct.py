@@ -2,54 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
-from weakref import WeakKeyDictionary
 
 import aiohttp
 from yarl import URL
 
 from stl_programs.errors import ModelError, TransientError
-from stl_programs.models.base import PLAIN, Completions, Messages, ReplyOptions, prompt_tokens_bound
+from stl_programs.models.base import Reply, Request, compact, repeated
 from stl_programs.models.served.pools import Pool, Server
-from stl_programs.models.served.remote import (
-    SEED_MASK,
-    TIMEOUT_SECONDS,
-    TRANSIENT,
-    RemoteModel,
-    asked_for,
-    read_logprobs,
-)
+from stl_programs.models.served.protocol import asked_for, read_reply
+from stl_programs.models.served.remote import SEED_MASK, TIMEOUT_SECONDS, TRANSIENT, RemoteModel
+from stl_programs.models.served.sessions import open_session
 from stl_programs.models.served.urls import LOCAL, OPENAI, REASONING, under, wait, words
 
 CONNECT_SECONDS = 30.0
 GATEWAY = (502, 504)
 """Statuses of something between us and the server, which may have worked all the same."""
-_sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, aiohttp.ClientSession] = WeakKeyDictionary()
-
-
-async def close_sessions() -> None:
-    """Close the connections of the running event loop."""
-    if (session := _sessions.pop(asyncio.get_running_loop(), None)) is not None:
-        await session.close()
-
-
-def _session() -> aiohttp.ClientSession:
-    """The session of the running event loop. All models share it; the engine bounds how many requests are in flight."""
-    loop = asyncio.get_running_loop()
-    session = _sessions.get(loop)
-    if session is None:
-        for closed in [other for other in _sessions if other.is_closed()]:
-            _sessions.pop(closed).detach()
-        session = _sessions[loop] = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar())
-    return session
 
 
 class DirectModel(RemoteModel):
@@ -70,7 +43,7 @@ class DirectModel(RemoteModel):
 
     Example:
         >>> model = DirectModel("hosted_vllm/tiny", api_base="http://127.0.0.1:8000/v1")
-        >>> (await model.complete([{"role": "user", "content": "Hi"}], [0, 1], temperature=1.0, max_tokens=9)).texts
+        >>> (await model.complete(Request([{"role": "user", "content": "Hi"}], seeds=(0, 1), max_tokens=9))).texts
         ['Hello.', 'Good day.']
     """
 
@@ -92,41 +65,41 @@ class DirectModel(RemoteModel):
     def _may_lack_key(self) -> bool:
         return self.pool is not None and not self._at_openai
 
-    async def complete(self, messages: Messages, seeds: Sequence[int], *, temperature: float, max_tokens: int,
-                       adapter: str | None = None, options: ReplyOptions = PLAIN) -> Completions:
+    async def complete(self, request: Request) -> Reply:
         if self.pool is None:
             raise self.no_server()
-        name = adapter or self.name
-        alike = temperature == 0 and self.name.startswith("hosted_vllm/")  # vLLM refuses n of them: they are all one
-        body = {"model": name.partition("/")[2], "messages": messages, "temperature": temperature,
-                self._limit: max_tokens, "n": 1 if alike else len(seeds), "seed": seeds[0] & SEED_MASK,
-                **asked_for(options), **self.extra}
-        if self._at_openai and body["model"].startswith(REASONING):
-            del body["temperature"]
+        name = request.adapter or self.name
+        alike = request.temperature == 0 and self.name.startswith("hosted_vllm/")  # vLLM refuses n of them: all one
+        sent = request.replace(seeds=request.seeds[:1]) if alike else request
         async with self.pool.server() as server:
-            status, headers, data = await self._send(name, server, json.dumps(body).encode())
+            status, headers, data = await self._send(name, server, self._body(name, sent))
             if status != 200:
                 raise self._refused(name, server, status, headers.get("Retry-After"), data)
             server.failures = 0
         try:
             reply = json.loads(data)
-            found = _read(reply, messages, len(seeds))
+            found = read_reply(reply["choices"], reply.get("usage"), sent)
+        except ModelError as error:
+            raise ModelError(f"{name}: {server.address}: {error}") from None
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
             raise TransientError(f"{name}: {server.address} sent a reply that is cut or no chat completion "
                                  f"({type(error).__name__}, {len(data)} bytes)", maybe_paid=True) from None
-        try:
-            scored = [read_logprobs(choice.get("logprobs"), text) for choice, text
-                      in zip(reply["choices"], found.texts, strict=False)] if options.logprobs else None
-        except ValueError as error:
-            raise ModelError(f"{name}: {server.address}: {error}") from None
-        copies = len(seeds) if alike else 1
-        return replace(found, texts=found.texts * copies, logprobs=scored and scored * copies)
+        return repeated(found, len(request.seeds)) if alike else found
+
+    def _body(self, name: str, request: Request) -> bytes:
+        """The request as JSON; its messages as they were written for the journal's key."""
+        fields = {"model": name.partition("/")[2], "temperature": request.temperature, self._limit: request.max_tokens,
+                  "n": len(request.seeds), "seed": request.seeds[0] & SEED_MASK, **asked_for(request.options),
+                  **self.extra}
+        if self._at_openai and fields["model"].startswith(REASONING):
+            del fields["temperature"]
+        return f'{{"messages":{request.prompt},{compact(fields)[1:]}'.encode()
 
     async def _send(self, name: str, server: Server, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
         """Status, headers and body of the reply."""
         road = self._roads[server]
         try:
-            async with _session().post(road.url, data=body, headers=road.headers, timeout=self._timeout,
+            async with open_session().post(road.url, data=body, headers=road.headers, timeout=self._timeout,
                                        proxy=road.proxy, allow_redirects=False) as response:
                 return response.status, response.headers, await response.read()
         except (aiohttp.ClientError, TimeoutError) as error:
@@ -165,19 +138,6 @@ class _Road:
         self.url = URL(under(server.url, "chat/completions"))
         self.headers = {"Content-Type": "application/json", **authorization}
         self.proxy = _proxy(server.url)
-
-
-def _read(reply: dict[str, Any], messages: Messages, draws: int) -> Completions:
-    """The draws and what they cost; without a usage, bounds of it from the bytes, so that no budget is overspent."""
-    contents = [choice["message"].get("content") for choice in reply["choices"]][:draws]
-    if not contents:
-        raise ValueError("no choices")
-    texts = [content if isinstance(content, str) else None for content in contents]
-    usage = reply.get("usage")
-    if not usage:
-        return Completions(texts, prompt_tokens_bound(messages), sum(len((text or "").encode()) for text in texts))
-    details = usage.get("prompt_tokens_details") or {}
-    return Completions(texts, usage["prompt_tokens"], usage["completion_tokens"], details.get("cached_tokens") or 0)
 
 
 def _proxy(url: str) -> str | None:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import dspy
 
 from stl_programs.errors import AdapterError, ModelError, TransientError
-from stl_programs.models.base import PLAIN, Completions, Messages, Prices, ReplyOptions
-from stl_programs.models.doors.litellm_providers import litellm_with_ours
+from stl_programs.models.base import Prices, Reply, Request
 from stl_programs.models.formats import LookaheadFormat
 from stl_programs.models.prices import own_price
+from stl_programs.models.served.litellm_module import the_litellm
 from stl_programs.models.served.pools import Pool
+from stl_programs.models.served.protocol import asked_for, plain, read_reply
 from stl_programs.models.served.urls import wait, without_secrets
 
 TIMEOUT_SECONDS = 600.0
@@ -23,37 +24,6 @@ SEED_MASK = 0x7FFFFFFF
 """Seeds travel as 31 bits: some servers take no more."""
 TRANSIENT = frozenset({408, 409, 425, 429})
 """Statuses that may pass when sent again; so may every 5xx."""
-_CONNECTION = ("api_base", "api_key", "api_version", "timeout")
-
-
-def open_remote(name: str, **options: Any) -> RemoteModel:
-    """The model behind a LiteLLM string: over plain HTTP where its server speaks OpenAI's protocol, else by LiteLLM.
-
-    Args:
-        options: api_base, api_key, timeout (seconds), and further fields of every request.
-    """
-    if name.startswith(("hosted_vllm/", "openai/")):
-        from stl_programs.models.served.direct import DirectModel
-
-        return DirectModel(name, **options)
-    return LiteLLMModel(name, **options)
-
-
-def handles(lm: dspy.BaseLM) -> bool:
-    """Whether an LM object is but a LiteLLM string with connection options, or came out of this package's door."""
-    return isinstance(lm, dspy.LM) and (isinstance(lm.engine, str) or hasattr(lm.engine, "stl_model"))
-
-
-def from_lm(lm: dspy.BaseLM) -> Any:
-    """The Model that such an LM object stands for."""
-    if not isinstance(lm.engine, str):
-        return lm.engine.stl_model
-    options = {key: lm.kwargs[key] for key in _CONNECTION if lm.kwargs.get(key) is not None}
-    if lm.kwargs.get("base_url") is not None:
-        options.setdefault("api_base", lm.kwargs["base_url"])
-    if lm.model.startswith(("hosted_vllm/", "openai/")):
-        options.pop("api_version", None)
-    return open_remote(lm.model, **options)
 
 
 class RemoteModel:
@@ -80,15 +50,14 @@ class RemoteModel:
         self._prices: Prices | None = None
         self._priced_by = 0
 
-    async def complete(self, messages: Messages, seeds: Sequence[int], *, temperature: float, max_tokens: int,
-                       adapter: str | None = None, options: ReplyOptions = PLAIN) -> Completions:
+    async def complete(self, request: Request) -> Reply:
         raise NotImplementedError
 
     def prices(self) -> Prices | None:
         """What the user's price file says, else LiteLLM's table (`litellm.register_model` included)."""
         if (own := own_price(self.name)) is not None:
             return own
-        litellm = litellm_with_ours()
+        litellm = the_litellm()
         if self._prices is None and self._priced_by != len(litellm.model_cost):
             self._priced_by = len(litellm.model_cost)
             try:
@@ -106,7 +75,7 @@ class RemoteModel:
 
         A run should begin with all of its servers, though it survives the loss of some.
         """
-        litellm = litellm_with_ours()
+        litellm = the_litellm()
         if self.name.startswith("hosted_vllm/") and not self.api_base:
             raise self.no_server()
         try:
@@ -167,7 +136,8 @@ class LiteLLMModel(RemoteModel):
     """Any provider that LiteLLM knows, at one URL.
 
     A provider that does not take n answers with one draw, and is asked again; one that does not take a seed gets none,
-    and its draws do not repeat. What `options` ask for is never dropped: it is a ModelError before anything is sent.
+    and its draws do not repeat. What a request's options ask for is never dropped: it is a ModelError before anything
+    is sent.
     """
 
     def __init__(self, name: str, **options: Any):
@@ -175,44 +145,38 @@ class LiteLLMModel(RemoteModel):
         if self.pool and len(self.pool.servers) > 1:
             raise ModelError(f"{name}: LiteLLM takes one base URL; only hosted_vllm/NAME and openai/NAME take several")
 
-    async def complete(self, messages: Messages, seeds: Sequence[int], *, temperature: float, max_tokens: int,
-                       adapter: str | None = None, options: ReplyOptions = PLAIN) -> Completions:
-        litellm = litellm_with_ours()
+    async def complete(self, request: Request) -> Reply:
+        litellm = the_litellm()
         litellm.suppress_debug_info = True
-        name = adapter or self.name
-        wanted = asked_for(options)
+        name = request.adapter or self.name
+        wanted = asked_for(request.options)
         if missing := [field for field in wanted if not self.takes(field)]:
             raise ModelError(f"{self.name}: LiteLLM passes no {' and no '.join(missing)} to this provider; ask for "
                              "plain text, or name another model")
-        fields = {"n": len(seeds), "seed": seeds[0] & SEED_MASK, "temperature": temperature, "max_tokens": max_tokens,
-                  "api_base": self.api_base, "api_key": self._api_key, "timeout": self.timeout, **wanted, **self.extra}
+        fields = {"n": len(request.seeds), "seed": request.seeds[0] & SEED_MASK, "temperature": request.temperature,
+                  "max_tokens": request.max_tokens, "api_base": self.api_base, "api_key": self._api_key,
+                  "timeout": self.timeout, **wanted, **self.extra}
         try:
             reply = await litellm.acompletion(
-                model=name, messages=messages, drop_params=True, num_retries=0, max_retries=0,
+                model=name, messages=request.messages, drop_params=True, num_retries=0, max_retries=0,
                 **{key: value for key, value in fields.items() if value is not None})
         except Exception as error:  # litellm raises many kinds; each one fails this request, with its first line
             raise self._failure(name, error) from None
         if not reply.choices:
             raise TransientError(f"{name}: the reply has no choices", maybe_paid=True)
-        choices = reply.choices[:len(seeds)]
-        details = getattr(reply.usage, "prompt_tokens_details", None)
         try:
-            scored = [read_logprobs(plain(getattr(choice, "logprobs", None)), choice.message.content)
-                      for choice in choices] if options.logprobs else None
-        except ValueError as error:
+            return read_reply([plain(choice) for choice in reply.choices], plain(reply.usage), request)
+        except ModelError as error:
             raise ModelError(f"{name}: {error}") from None
-        return Completions([choice.message.content for choice in choices],
-                           reply.usage.prompt_tokens, reply.usage.completion_tokens,
-                           getattr(details, "cached_tokens", None) or 0, logprobs=scored)
 
     def takes(self, field: str) -> bool:
-        return field in (litellm_with_ours().get_supported_openai_params(self.name) or ())
+        return field in (the_litellm().get_supported_openai_params(self.name) or ())
 
     def _failure(self, name: str, error: Exception) -> ModelError:
         """Transient or not, by litellm's status; maybe paid unless the server refused, or was never reached."""
         import httpx
 
-        litellm = litellm_with_ours()
+        litellm = the_litellm()
         text = f"{name}: {type(error).__name__}: {self.without_key(str(error))}"
         causes, status = list(_causes(error)), getattr(error, "status_code", None)
         cut = any(isinstance(cause, json.JSONDecodeError) for cause in causes)
@@ -228,7 +192,8 @@ class LiteLLMModel(RemoteModel):
 
 
 class DspyModel:
-    """Any other dspy LM object (DummyLM, an LM with its own engine), one request a draw, text only.
+    """Any other dspy LM object (DummyLM, an LM with its own engine), one request a draw: text, and thoughts
+    where it gives them.
 
     Tokens are what the object reports to dspy's usage tracker, which may be none.
     """
@@ -253,55 +218,25 @@ class DspyModel:
     def unload_adapter(self, name: str) -> None:
         raise AdapterError(f"{self.name} serves no adapter {name}")
 
-    async def complete(self, messages: Messages, seeds: Sequence[int], *, temperature: float, max_tokens: int,
-                       adapter: str | None = None, options: ReplyOptions = PLAIN) -> Completions:
-        if wanted := asked_for(options):
+    async def complete(self, request: Request) -> Reply:
+        if wanted := asked_for(request.options):
             raise ModelError(f"{self.name}: a dspy LM object gives no {' and no '.join(wanted)} here; name the model "
                              "by its LiteLLM string, or open it with stl_programs.lm")
         texts: list[str | None] = []
+        thoughts: list[str | None] = []
         with dspy.track_usage() as tracker:
-            for seed in seeds:
+            for seed in request.seeds:
                 draw = {"rollout_id": seed} if isinstance(self.lm, dspy.LM) else {}  # else its cache repeats one draw
-                outputs = await self.lm.acall(messages=messages, temperature=temperature, max_tokens=max_tokens, **draw)
+                outputs = await self.lm.acall(messages=request.messages, temperature=request.temperature,
+                                              max_tokens=request.max_tokens, **draw)
                 output = outputs[0] if outputs else None
-                texts.append(output.get("text") if isinstance(output, dict) else output)
+                more = output if isinstance(output, dict) else {"text": output}
+                texts.append(more.get("text"))
+                thoughts.append(more.get("reasoning_content"))
         entries = [entry for entries in tracker.usage_data.values() for entry in entries]
         prompt, completion = (sum(entry.get(name) or 0 for entry in entries)
                               for name in ("prompt_tokens", "completion_tokens"))
-        return Completions(texts, prompt, completion)
-
-
-def asked_for(options: ReplyOptions) -> dict[str, Any]:
-    """`options` as fields of a chat completion request; none for plain text.
-
-    A schema that any object fits travels as OpenAI's older "json_object".
-    """
-    fields: dict[str, Any] = {}
-    if options.stop:
-        fields["stop"] = list(options.stop)
-    if options.logprobs:
-        fields["logprobs"] = True
-    if options.schema == {"type": "object"}:
-        fields["response_format"] = {"type": "json_object"}
-    elif options.schema is not None:
-        fields["response_format"] = {"type": "json_schema", "json_schema": {
-            "name": "reply", "schema": options.schema, "strict": True}}
-    return fields
-
-
-def read_logprobs(found: Any, text: str | None) -> list[tuple[str, float]]:
-    """The tokens of one choice's `logprobs`. Raises ValueError where they were left out."""
-    try:
-        return [(str(row["token"]), float(row["logprob"])) for row in found["content"]]
-    except (KeyError, TypeError, ValueError):
-        if not text:
-            return []
-        raise ValueError("the reply has no log-probabilities, though they were asked for") from None
-
-
-def plain(record: Any) -> Any:
-    """A pydantic record of LiteLLM's as dicts and lists."""
-    return record.model_dump() if hasattr(record, "model_dump") else record
+        return Reply(texts, prompt, completion, thoughts=thoughts if any(thoughts) else None)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

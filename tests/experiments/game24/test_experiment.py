@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from experiments.game24 import experiment as game24
+from experiments.game24.settings import published_list
 from experiments.kit import report
 from experiments.kit.command import guarded
 from stl_programs import models
@@ -49,10 +50,10 @@ def test_the_summary_holds_every_outcome_behind_the_table(small):
     for row in summary["rows"]:
         outcomes = [o for per_seed in row["outcomes"] for o in per_seed]
         assert row["n"] == len(outcomes) == 4
-        assert row["solved"] == sum(o["solved"] for o in outcomes) / 4
+        assert row["success_rate"]["mean"] == sum(o["solved"] for o in outcomes) / 4 == row["score"]["mean"]
         assert {o["task"] for o in outcomes} and row["failures"] == 0
     oracle = [row for row in summary["rows"] if row["row"] == "oracle"]
-    assert [row["solved"] for row in oracle] == [1.0, 1.0] and oracle[0]["information"] == "reward-guided"
+    assert [row["success_rate"]["mean"] for row in oracle] == [1.0, 1.0] and oracle[0]["information"] == "reward-guided"
 
 
 @pytest.mark.slow
@@ -79,11 +80,11 @@ def test_mlflow_holds_the_compile(small):
 
     client = mlflow.MlflowClient(f"sqlite:///{small[0]}/mlflow.db")
     runs = client.search_runs([client.get_experiment_by_name("game24").experiment_id], order_by=["start_time ASC"])
-    parent, child = runs[0], next(run for run in runs if run.info.run_name == "V1")
+    parent, child = runs[0], next(run for run in runs if run.info.run_name == "iteration 1")
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert child.inputs.dataset_inputs[0].dataset.name == "lookahead-1"
     assert child.data.metrics["rows_kept"] > 0 and "rollout/value/prompt_tokens" in child.data.metrics
-    assert "test/beam5" in child.data.metrics and "loss" in child.data.metrics
+    assert "test_ beam 5" in child.data.metrics and "loss" in child.data.metrics
     names = {artifact.path for artifact in client.list_artifacts(child.info.run_id)}
     assert {"adapter", "data", "tree.html", "costs.json"} <= names
     costs = json.loads(Path(client.download_artifacts(parent.info.run_id, "costs.json")).read_text())
@@ -110,6 +111,20 @@ def test_what_cannot_work_is_one_line_before_any_work(arguments, why, tmp_path, 
     code = game24.main([*SMALL, "--run-dir", str(tmp_path / "run"), "--mlflow", "", *arguments])
     error = capsys.readouterr().err
     assert code == 1 and why in error and error.count("\n") == 1 and not (tmp_path / "run").exists()
+
+
+def test_data_is_looked_for_only_where_one_says(tmp_path, monkeypatch):
+    (tmp_path / "shared" / "data" / "game24").mkdir(parents=True)
+    (tmp_path / "here").mkdir()
+    csv = tmp_path / "shared" / "data" / "game24" / "24.csv"
+    csv.touch()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.delenv("STL_DATA", raising=False)
+    assert published_list() is None
+    monkeypatch.setenv("STL_DATA", str(tmp_path / "here"))
+    assert published_list() is None
+    monkeypatch.setenv("STL_DATA", str(tmp_path / "shared" / "data"))
+    assert published_list() == str(csv)
 
 
 def test_every_flag_is_explained(capsys):

@@ -17,13 +17,13 @@ ROOT = Path(__file__).parents[3]
 
 
 def command(run_dir: Path) -> list[str]:
-    return [sys.executable, "-m", "experiments.game24.experiment", "--limit", "12", "--tasks", "8", "--iterations", "2",
+    return [sys.executable, "-m", "experiments.game24", "--limit", "12", "--tasks", "8", "--iterations", "2",
             "--epochs", "3", "--csv", "", "--filter", "none", "--run-dir", str(run_dir), "--mlflow", ""]
 
 
 def outcomes(run_dir: Path):
     rows = json.loads((run_dir / "summary.json").read_text())["rows"]
-    return [(r["row"], r["split"], r["beam"], [(o["task"], o["answer"]) for o in r["outcomes"][0]]) for r in rows]
+    return [(r["row"], r["split"], r["setting"], [(o["task"], o["answer"]) for o in r["outcomes"][0]]) for r in rows]
 
 
 def finished_lines(run_dir: Path) -> dict[str, list[str]]:
@@ -36,6 +36,7 @@ def test_kill_and_go_on(tmp_path):
     started = time.time()
     subprocess.run(command(tmp_path / "whole"), cwd=ROOT, check=True, capture_output=True)
     length = time.time() - started
+    assert (tmp_path / "whole" / "summary.json").exists()
     rng, kills, run_dir = random.Random(24), 0, tmp_path / "killed"
     while not (run_dir / "summary.json").exists():
         before = finished_lines(run_dir)

@@ -17,8 +17,9 @@ from stl_programs import BeamSearch, LegalMoves, Policy, Value, models
 from stl_programs.engine import run_sync
 from stl_programs.environments.game24.world import calculator_check
 from stl_programs.errors import AdapterError, ModelError, OutOfRange
+from stl_programs.models.base import Request
 from stl_programs.models.local.in_process import InProcessModel
-from stl_programs.models.served.remote import open_remote
+from stl_programs.models.served.transports import open_remote
 from stl_programs.situations import Situation
 from stl_programs.testing.game24_script import game24_script
 from stl_programs.testing.simulator import Simulator
@@ -27,8 +28,8 @@ EMBEDDED = models.EMBEDDED / "game24"
 
 
 def complete(model, prompt, seeds, **options):
-    options = {"temperature": 1.0, "max_tokens": 60} | options
-    return run_sync(model.complete([{"role": "user", "content": prompt}], seeds, **options))
+    return run_sync(model.complete(Request([{"role": "user", "content": prompt}], tuple(seeds),
+                                           **{"max_tokens": 60} | options)))
 
 
 def test_the_embedded_model_is_what_its_card_says():
@@ -59,8 +60,8 @@ def test_draws_depend_on_their_seed_and_not_on_their_batch():
 
     async def crowd():
         prompts = [f"value {a} {b} 6" for a in range(1, 9) for b in range(1, 9)]
-        return await asyncio.gather(*(model.complete([{"role": "user", "content": p}], [1, 2], temperature=1.0,
-                                                     max_tokens=60) for p in prompts))
+        return await asyncio.gather(*(model.complete(Request([{"role": "user", "content": p}], (1, 2), max_tokens=60))
+                                      for p in prompts))
 
     crowded = run_sync(crowd())
     alone = [complete(model, f"value 1 {b} 6", [1, 2]).texts for b in range(1, 9)]
@@ -153,7 +154,7 @@ def test_legal_moves_call_no_model(env):
 
 def test_a_model_directory_is_a_string_away(tiny_chat_model):
     model = models.load(f"local/{tiny_chat_model}")
-    reply = run_sync(model.complete([{"role": "user", "content": "hello"}], [1, 2, 3], temperature=1.0, max_tokens=5))
+    reply = complete(model, "hello", [1, 2, 3], max_tokens=5)
     assert len(reply.texts) == 3 and reply.completion_tokens <= 15 and model.prices().cost(9, 0, 9) == 0
     with pytest.raises(ModelError, match=r"no model directory: it has no config\.json"):
         models.load("local/nowhere")

@@ -20,7 +20,7 @@ import pytest
 from stl_programs import models
 from stl_programs.engine import run_sync
 from stl_programs.errors import ModelError
-from stl_programs.models import ReplyOptions
+from stl_programs.models import ReplyOptions, Request
 from stl_programs.models.doors.dspy_lm import lm
 from stl_programs.models.served.direct import DirectModel
 from stl_programs.models.served.remote import LiteLLMModel
@@ -220,8 +220,8 @@ def test_adapters_are_listed_with_where_they_came_from(tmp_path):
 
 def test_the_same_draws_in_this_process_over_http_and_through_litellm():
     def draws(model, **options):
-        return run_sync(model.complete([{"role": "user", "content": "value 4 6"}], [5, 6, 7], temperature=0.9,
-                                       max_tokens=40, options=ReplyOptions(logprobs=True)))
+        return run_sync(model.complete(Request([{"role": "user", "content": "value 4 6"}], (5, 6, 7), 0.9, 40,
+                                               ReplyOptions(logprobs=True))))
 
     own = draws(models.load("embedded/game24"))
     with Simulator(model="embedded/game24") as server:
@@ -229,6 +229,7 @@ def test_the_same_draws_in_this_process_over_http_and_through_litellm():
         for kind in (DirectModel, LiteLLMModel):
             reply = draws(kind("hosted_vllm/game24", api_base=server.url))
             assert (reply.texts, reply.logprobs) == (own.texts, own.logprobs)
+            assert reply.finish_reasons == own.finish_reasons
             assert (reply.prompt_tokens, reply.completion_tokens) == (own.prompt_tokens, own.completion_tokens)
         assert server.log()[0]["prompt_tokens"] == own.prompt_tokens
         assert lm("hosted_vllm/game24", api_base=server.url, seed=5, temperature=0.9, cache=False)(
@@ -250,7 +251,7 @@ def test_a_process_plays_a_model_too():
     with SimulatorProcess(model="embedded/game24", models=["tiny"]) as server:
         status, reply, _ = ask(server.url, "value 4 6", model="tiny", seed=5, max_tokens=40)
         assert status == 200 and texts(reply) == run_sync(models.load("embedded/game24").complete(
-            [{"role": "user", "content": "value 4 6"}], [5], temperature=1.0, max_tokens=40)).texts
+            Request([{"role": "user", "content": "value 4 6"}], (5,), max_tokens=40))).texts
 
 
 @pytest.mark.parametrize("options", [{}, {"reply": say, "models": ["m"], "model": "embedded/game24"}, {"reply": say}])

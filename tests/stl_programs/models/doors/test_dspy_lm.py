@@ -18,10 +18,11 @@ from pydantic import BaseModel
 from stl_programs import BeamSearch, GameOf24, LegalMoves, Policy, Value, models
 from stl_programs.engine import run_sync, run_tasks
 from stl_programs.errors import AdapterError, ModelError
-from stl_programs.models import ReplyOptions
+from stl_programs.models import ReplyOptions, Request
 from stl_programs.models.doors.dspy_lm import lm
 from stl_programs.models.doors.litellm_providers import read_options, register_with_litellm
-from stl_programs.models.served.remote import LiteLLMModel, asked_for
+from stl_programs.models.served.protocol import asked_for
+from stl_programs.models.served.remote import LiteLLMModel
 from stl_programs.situations import Situation
 from stl_programs.testing.simulator import Errors, Simulator
 from tests.contract import random_adapter, tiny_llama
@@ -202,7 +203,7 @@ def test_it_is_the_lm_of_value_and_policy():
                              width=2)
         [result] = asyncio.run(run_tasks(program, [env.task("4 5 6 10")]))
         assert result.error is None and {request["n"] for request in server.requests} == {1, 3}
-    assert models.load(lm(GAME24)) is models.load(GAME24)
+    assert models.load(lm(GAME24)) is models.load(dspy.LM(GAME24)) is models.load(GAME24)
     value = Value(env.value_signature, lm(GAME24), samples=2)
     task = env.task("4 5 6 10")
     assert run_sync(value.estimate(Situation(env, task, env.reset(task)))).score is not None
@@ -280,7 +281,7 @@ def test_plain_litellm_takes_the_models_of_this_process(litellm):
     fields = {"messages": PROMPT, "n": 3, "seed": 5, "temperature": 1.0, "max_tokens": 40}
     reply = litellm.completion(GAME24, **fields)
     texts = [choice.message.content for choice in reply.choices]
-    own = run_sync(models.load(GAME24).complete(PROMPT, [5, 6, 7], temperature=1.0, max_tokens=40))
+    own = run_sync(models.load(GAME24).complete(Request(PROMPT, (5, 6, 7), max_tokens=40)))
     assert texts == own.texts and len(set(texts)) > 1
     assert (reply.usage.prompt_tokens, reply.usage.completion_tokens) == (own.prompt_tokens, own.completion_tokens)
     assert reply._hidden_params["response_cost"] == 0.0 == litellm.completion_cost(reply) and reply.model == GAME24
@@ -291,13 +292,12 @@ def test_plain_litellm_takes_the_models_of_this_process(litellm):
 
 def test_log_probabilities_and_stops_through_litellm(litellm):
     reply = litellm.completion(GAME24, messages=PROMPT, seed=5, logprobs=True, stop=["->"])
-    own = run_sync(models.load(GAME24).complete(PROMPT, [5], temperature=1.0, max_tokens=512,
-                                                options=ReplyOptions(("->",), True)))
+    request = Request(PROMPT, (5,), options=ReplyOptions(("->",), True))
+    own = run_sync(models.load(GAME24).complete(request))
     found = [(token.token, token.logprob) for token in reply.choices[0].logprobs.content]
     assert found == own.logprobs[0] and reply.choices[0].message.content == own.texts[0]
-    model = LiteLLMModel(GAME24)
-    third = run_sync(model.complete(PROMPT, [5], temperature=1.0, max_tokens=512, options=ReplyOptions(("->",), True)))
-    assert third.texts == own.texts and third.logprobs == own.logprobs
+    third = run_sync(LiteLLMModel(GAME24).complete(request))
+    assert (third.texts, third.logprobs, third.finish_reasons) == (own.texts, own.logprobs, own.finish_reasons)
 
 
 def test_local_directories_and_adapters_too(litellm, tiny, tmp_path):
@@ -328,7 +328,7 @@ def test_what_these_models_do_not_take_is_a_bad_request(litellm):
 def test_options_that_a_provider_lacks_are_refused_before_anything_is_sent():
     model = LiteLLMModel("anthropic/claude-3-haiku-20240307", api_key=KEY)
     with pytest.raises(ModelError, match="passes no logprobs to this provider"):
-        run_sync(model.complete(PROMPT, [0], temperature=1.0, max_tokens=5, options=ReplyOptions(logprobs=True)))
+        run_sync(model.complete(Request(PROMPT, (0,), options=ReplyOptions(logprobs=True))))
 
 
 def test_the_package_does_not_import_litellm():

@@ -14,10 +14,12 @@ import pytest
 from dspy.utils import DummyLM
 
 from stl_programs.errors import AdapterError, ModelError, TransientError
-from stl_programs.models.base import Prices, ReplyOptions, prompt_tokens_bound
-from stl_programs.models.doors.litellm_providers import litellm_with_ours
-from stl_programs.models.served.direct import DirectModel, _sessions, close_sessions
-from stl_programs.models.served.remote import DspyModel, LiteLLMModel, from_lm, handles, open_remote
+from stl_programs.models.base import Prices, ReplyOptions, Request
+from stl_programs.models.served.direct import DirectModel
+from stl_programs.models.served.litellm_module import the_litellm
+from stl_programs.models.served.remote import DspyModel, LiteLLMModel
+from stl_programs.models.served.sessions import _sessions, close_sessions
+from stl_programs.models.served.transports import from_lm, handles, open_remote
 from stl_programs.models.served.urls import wait
 from stl_programs.testing.scripted import ScriptedModel
 from stl_programs.testing.simulator import Errors, Latency, Simulator
@@ -34,7 +36,7 @@ def say(messages, model, seed):
 def complete(model, seeds=(0,), **options):
     async def run():
         try:
-            return await model.complete(PROMPT, seeds, **{"temperature": 1.0, "max_tokens": 50} | options)
+            return await model.complete(Request(PROMPT, tuple(seeds), **{"max_tokens": 50} | options))
         finally:
             await close_sessions()
 
@@ -136,7 +138,7 @@ def serve(*replies):
             found = []
             for _ in replies:
                 try:
-                    found.append(await model.complete(PROMPT, [0, 1, 2], temperature=1.0, max_tokens=5))
+                    found.append(await model.complete(Request(PROMPT, (0, 1, 2), max_tokens=5)))
                 except ModelError as error:
                     found.append(error)
             await close_sessions()
@@ -163,7 +165,7 @@ def test_replies_of_odd_servers():
     )(lambda host: DirectModel("hosted_vllm/m", api_base=f"http://{host}/v1")))
     assert found[0].texts == ["one"] and found[0].prompt_tokens == 3, "n was ignored: one text of three"
     assert found[1].texts == [None, "b", "c"]
-    assert found[2].prompt_tokens == prompt_tokens_bound(PROMPT) and found[2].completion_tokens == 4
+    assert found[2].prompt_tokens == Request(PROMPT, (0,)).prompt_tokens_bound and found[2].completion_tokens == 4
     assert all(type(error) is TransientError and error.maybe_paid for error in found[3:])
 
 
@@ -194,7 +196,7 @@ def test_two_hundred_requests_at_once_share_a_session():
     async def crowd(url):
         before = len(_sessions)  # that of calls from outside a run lives on
         models = [DirectModel("hosted_vllm/m", api_base=url), DirectModel("hosted_vllm/v", api_base=url)]
-        replies = await asyncio.gather(*(models[i % 2].complete(PROMPT, [i], temperature=1.0, max_tokens=9)
+        replies = await asyncio.gather(*(models[i % 2].complete(Request(PROMPT, (i,), max_tokens=9))
                                          for i in range(200)))
         assert len(_sessions) == before + 1
         await close_sessions()
@@ -213,7 +215,7 @@ def test_sessions_of_closed_loops_are_forgotten():
         before = len(_sessions)
         for _ in range(3):
             loop = asyncio.new_event_loop()
-            loop.run_until_complete(model.complete(PROMPT, [0], temperature=1.0, max_tokens=9))
+            loop.run_until_complete(model.complete(Request(PROMPT, (0,), max_tokens=9)))
             loop.close()
             assert len(_sessions) == before + 1
         complete(model)
@@ -364,7 +366,7 @@ def test_what_a_server_says_of_an_adapter_is_passed_on(tmp_path, reply, words):
 
 
 def test_prices_come_from_the_local_table():
-    litellm = litellm_with_ours()
+    litellm = the_litellm()
     prices = open_remote("openai/gpt-4o").prices()
     assert prices is not None and 0 < prices.cached_prompt < prices.prompt < prices.completion
     model = open_remote("hosted_vllm/priced-in-a-test", api_base="http://127.0.0.1:9/v1")

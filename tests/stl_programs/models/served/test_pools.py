@@ -18,10 +18,12 @@ from stl_programs.engine import run_tasks
 from stl_programs.engine.gate import Gate
 from stl_programs.errors import AdapterError, ModelError, TransientError
 from stl_programs.models.artifacts import weights_hash
+from stl_programs.models.base import Request
 from stl_programs.models.served import pools as servers
 from stl_programs.models.served.direct import DirectModel
 from stl_programs.models.served.pools import Pool, Server
-from stl_programs.models.served.remote import LiteLLMModel, open_remote
+from stl_programs.models.served.remote import LiteLLMModel
+from stl_programs.models.served.transports import open_remote
 from stl_programs.testing.simulator import Latency, Simulator, SimulatorProcess
 from tests import contract
 
@@ -50,7 +52,7 @@ def in_one_loop(work):
 
 
 def ask(model, seeds=(0,), **options):
-    return in_one_loop(lambda: model.complete(PROMPT, seeds, temperature=1.0, max_tokens=9, **options))
+    return in_one_loop(lambda: model.complete(Request(PROMPT, tuple(seeds), max_tokens=9, **options)))
 
 
 def adapter(folder, base_hash=None, weights=b"weights"):
@@ -70,7 +72,7 @@ def hasty(monkeypatch):
 
 def test_the_least_busy_server_takes_the_next_request():
     async def crowd(model):
-        await asyncio.gather(*(model.complete(PROMPT, [i], temperature=1.0, max_tokens=9) for i in range(20)))
+        await asyncio.gather(*(model.complete(Request(PROMPT, (i,), max_tokens=9)) for i in range(20)))
 
     with Simulator(say, ["m"], latency=Latency(0.2)) as one, Simulator(say, ["m"], latency=Latency(0.2)) as two:
         model = DirectModel("hosted_vllm/m", api_base=f"{one.url}, {two.url}")
@@ -290,7 +292,7 @@ def test_two_servers_keep_the_promises_of_one(check, played, tmp_path):
 
 def test_a_cancelled_request_is_not_counted_as_busy():
     async def cancel(model):
-        task = asyncio.create_task(model.complete(PROMPT, [0], temperature=1.0, max_tokens=9))
+        task = asyncio.create_task(model.complete(Request(PROMPT, (0,), max_tokens=9)))
         await asyncio.sleep(0.1)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
