@@ -250,14 +250,28 @@ class SearchProgram(Saved):
         """
         engine.context().spend_state()
         exclude = [] if draw or count is None else [child.action or "" for child in tree.children(node)]
-        proposals = await self.policy.aforward(tree.situation(node), count, exclude, draw)
+        proposals = await self._ahead(tree, node, count, exclude, draw)
         node.expanded = True
-        if self.environment.cyclic:
-            visited = {before.state.key for before in tree.path(node)}
-            proposals = [one for one in proposals if one.transition.state.key not in visited]
         if not proposals and not tree.children(node):
             engine.context().note("states without a proposal")
         return proposals
+
+    async def _ahead(self, tree: Tree, node: Node, count: int | None, exclude: list[str], draw: int) -> list[Proposal]:
+        """What the policy proposes; with cycles, what does not lead back to the path.
+
+        Asked for `count` of them, the policy is asked again without those that lead back.
+        """
+        situation = tree.situation(node)
+        proposals = await self.policy.aforward(situation, count, exclude, draw)
+        if not self.environment.cyclic:
+            return proposals
+        visited = {before.state.key for before in tree.path(node)}
+        while True:
+            back = [one.action.text for one in proposals if one.transition.state.key in visited]
+            if count is None or set(back) <= set(exclude):
+                return [one for one in proposals if one.transition.state.key not in visited]
+            exclude = [*exclude, *back]
+            proposals = await self.policy.aforward(situation, count, exclude, draw)
 
     def add(self, tree: Tree, node: Node, proposals: list[Proposal]) -> list[Node]:
         """The proposals as children of `node`; where the policy gave log-probabilities, with priors."""
