@@ -108,6 +108,25 @@ class Tree:
             parent.children = (*children, node.id) if len(children) < FEW else array("q", (*children, node.id))
         return node
 
+    def renumber(self, nodes: list[Node]) -> None:
+        """Number the newest nodes, which have no children yet, in the order of `nodes`; a parent keeps its own order.
+
+        Where calls overlap, ids are given as they end; what is drawn by order must not depend on that.
+        """
+        start = len(self.nodes) - len(nodes)
+        if all(node.id == start + i for i, node in enumerate(nodes)):
+            return
+        for i, node in enumerate(nodes):
+            node.id = start + i
+        self.nodes[start:] = nodes
+        families: dict[int, list[int]] = {}
+        for node in nodes:
+            families.setdefault(node.parent or 0, []).append(node.id)
+        for parent, ids in families.items():
+            known = self.nodes[parent].children
+            known = known[:len(known) - len(ids)]
+            self.nodes[parent].children = array("q", (*known, *ids)) if isinstance(known, array) else (*known, *ids)
+
     def children(self, node: Node) -> list[Node]:
         nodes = self.nodes
         return [nodes[i] for i in node.children]

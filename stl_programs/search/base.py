@@ -233,6 +233,16 @@ class SearchProgram(Saved):
             return await self._expand(tree, node, count)
         return await engine.context().joined(("expand", id(tree), node.id), lambda: self._expand(tree, node, None))
 
+    async def expand_each(self, tree: Tree, nodes: list[Node]) -> list[list[Node]]:
+        """`expand` for all of `nodes`, side by side; no other work may add to the tree meanwhile.
+
+        New states are numbered in the order of `nodes`, whichever call ends first.
+        """
+        start = len(tree)
+        families = await engine.together(*(self.expand(tree, node) for node in nodes))
+        tree.renumber([child for family in families for child in family if child.id >= start])
+        return families
+
     async def _expand(self, tree: Tree, node: Node, count: int | None) -> list[Node]:
         known = tree.children(node)
         children = known if known and count is None and node.listed else self.add(
@@ -291,7 +301,7 @@ class SearchProgram(Saved):
         seen = {node.state.key for node in tree.nodes if node.expanded}
         rest = [node for node in tree.nodes if node.estimate is not None and not node.estimate.missing
                 and not node.state.terminal and node.depth < self.environment.max_depth]
-        await engine.together(*(self.expand(tree, node) for node in distinct(rest) if node.state.key not in seen))
+        await self.expand_each(tree, [node for node in distinct(rest) if node.state.key not in seen])
 
     async def judge(self, tree: Tree, nodes: list[Node]) -> None:
         """Estimate the states of `nodes`, all together. Raises BudgetSpent after those that the budget covered."""

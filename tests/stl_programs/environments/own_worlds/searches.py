@@ -23,7 +23,7 @@ SEARCHES: dict[str, tuple[type[SearchProgram], dict[str, Any]]] = {
     "greedy": (GreedySearch, {}), "beam": (BeamSearch, {"width": 2}),
     "mcts": (MCTS, {"simulations": 12}), "mcts, parallel": (MCTS, {"simulations": 12, "parallel": 4}),
     "mcts, rollouts": (MCTS, {"simulations": 6, "rollout": True}),
-    "best first": (BestFirstSearch, {"expansions": 12}), "lite": (LiteSearch, {"expansions": 14}),
+    "best first": (BestFirstSearch, {"expansions": 12}), "lite": (LiteSearch, {"expansions": 40, "confidence": 0.99}),
     "partial": (PartialExpansionSearch, {"judgements": 24})}
 
 

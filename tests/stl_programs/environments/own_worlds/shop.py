@@ -114,7 +114,11 @@ class Shop(Environment):
         return run_sync(self.astep(state, action))
 
     def action(self, state: State, text: str) -> Action:
-        return Action(text.strip(), irreversible=text.strip() == "buy[]")
+        if (text := text.strip()) != "buy[]":
+            return Action(text)
+        if text not in state.data["actions"]:  # nobody will step there to find out
+            raise TaskError("'buy[]' is not possible here: click an item first")
+        return Action(text, irreversible=True)
 
     def fields(self, situation: Situation) -> dict[str, Any]:
         page = situation.state.data
@@ -144,10 +148,12 @@ def reply(messages, seed: int) -> str:
     if wants(messages, "actions"):
         state = asked["state"]
         if state.startswith("Results"):
-            return chat(actions=[*(f"click[{name}]" for name in re.findall(r"^(B\d):", state, re.M)), "click[nothing]"])
+            found = dict(re.findall(r"^(B\d): (.*?),", state, re.M))
+            nearest = sorted(found, key=lambda name: -len(set(what.split()) & set(found[name].split())))
+            return chat(actions=["click[nothing]", *(f"click[{name}]" for name in nearest)])
         if state.startswith("Item"):
             return chat(actions=["buy[]", "back[]"])
-        return chat(actions=[f"search[{what}]", f"search[{what.split()[-1]}]"])
+        return chat(actions=[f"search[{what}]", f"search[{what.split()[-1]}]", "buy[]"])
     if "item" in asked:
         found = re.fullmatch(r"Item \w+: (.*), (\d+) dollars", asked["item"])
         near = bool(found) and found[1] == what and int(found[2]) <= int(most)
