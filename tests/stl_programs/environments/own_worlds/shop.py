@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
@@ -63,7 +64,7 @@ class Shop(Environment):
 
     name, max_depth, scale, pure = "shop", 5, NumberScale(1, 10), False
     policy_signature, value_signature, lookahead_signature = ProposeClicks, JudgePage, LookFromPage
-    judges = {"item": Judge(JudgeItem, LookFromItem, CHANGE, offset=True)}
+    judges: Mapping[str, Judge] = {"item": Judge(JudgeItem, LookFromItem, CHANGE, offset=True)}
 
     def __init__(self, url: str):
         self.url = url
