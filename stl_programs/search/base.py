@@ -21,7 +21,7 @@ from stl_programs.saving import Saved
 from stl_programs.search.files import load_program, write_program
 from stl_programs.search.parts import best_kept_leaf, distinct, score_of, set_priors
 from stl_programs.search.shown import Outcome
-from stl_programs.situations import Proposal
+from stl_programs.situations import Proposal, Situation
 from stl_programs.tree import Found, Node, Tree
 from stl_programs.values import BaseValue
 from stl_programs.values.base import judges
@@ -266,12 +266,16 @@ class SearchProgram(Saved):
             engine.context().note("states without a proposal")
         return proposals
 
+    def situation(self, tree: Tree, node: Node) -> Situation:
+        """What the policy sees of `node`; override it to show more, as notes, or what was tried there as siblings."""
+        return tree.situation(node)
+
     async def _ahead(self, tree: Tree, node: Node, count: int | None, exclude: list[str], draw: int) -> list[Proposal]:
         """What the policy proposes; with cycles, what does not lead back to the path.
 
         Asked for `count` of them, the policy is asked again without those that lead back.
         """
-        situation = tree.situation(node)
+        situation = self.situation(tree, node)
         proposals = await self.policy.aforward(situation, count, exclude, draw)
         if not self.environment.cyclic:
             return proposals
