@@ -98,7 +98,7 @@ class Tree:
         node = Node(len(self.nodes), parent.id, action, state, parent.depth + 1)
         if observation and observation != state.text:
             node.observed = observation
-        if source is not None:
+        if source is not None or logprob is not None:
             node.source, node.logprob = source, logprob
         self.nodes.append(node)
         children = parent.children
@@ -192,14 +192,14 @@ class Tree:
             | ({"complete": True} if n.expanded and self.complete(n) else {})
             | ({"visits": n.visits, "value_sum": n.value_sum, "value_max": n.value_max} if n.visits else {})
             | {name: given for name, given in (
-                ("observed", n.observed), ("logprob", n.logprob), ("inputs", n.inputs),
+                ("observed", n.observed), ("logprob", n.logprob), ("prior", n.prior or None), ("inputs", n.inputs),
                 ("source", n.source and list(n.source)), ("untaken", n.state.untaken or None)) if given is not None}
             | ({"cost": _priced(paid.pop(n.state.key))} if n.state.key in paid else {})
             for n in self.nodes]}
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> Tree:
-        """The inverse of `to_dict`, without the states' payloads."""
+        """The inverse of `to_dict`, without the states' payloads and the nodes' `worth`."""
         task = Task(record.get("id", record["task"]), record["task"], record.get("fields", {}))
         tree: Tree | None = None
         for row in record["nodes"]:
@@ -218,6 +218,7 @@ class Tree:
             node.expanded, node.kept, node.listed = row["expanded"], row["kept"], row.get("complete", False)
             node.visits, node.value_sum = row.get("visits", 0), row.get("value_sum", 0.0)
             node.value_max, node.inputs = row.get("value_max", 0.0), row.get("inputs")
+            node.prior = row.get("prior", 0.0)
             if cost := row.get("cost"):
                 tree.paid[row["key"]] = Usage(**cost)
             if row["value"] is not None:

@@ -6,7 +6,7 @@ from stl_programs import SearchProgram
 
 
 class DepthFirst(SearchProgram):
-    """Go on with the best successor while it is worth at least `threshold` (of [0, 1]), else come back to an earlier one.
+    """Go on with the best successor while it is worth at least `threshold` (of [0, 1]), else come back to an earlier.
 
     Ends with the first finished state that is good enough, or after `expansions`.
     """

@@ -6,7 +6,7 @@ from math import log, sqrt
 
 import pytest
 
-from stl_programs import MCTS, GameOf24, Policy, Uniform
+from stl_programs import MCTS, GameOf24, Policy, Uniform, run_sync
 from stl_programs.search.parts import highest, mean, puct, uct
 from tests.stl_programs.search.proofs.letters import Letters, Likely, Table, expanded
 
@@ -16,7 +16,8 @@ LIKES_A = {"a": 0.9, "b": 0.1}
 
 
 def searched(odds=LIKES_B, **options):
-    return MCTS(Letters(), Likely(odds), Table(WORTH), **options)(task="ab").tree
+    env = Letters()
+    return run_sync(MCTS(env, Likely(odds), Table(WORTH), **options).search(env.task("ab"))).tree
 
 
 def test_the_scores_after_one_simulation_are_those_on_paper():
@@ -60,7 +61,7 @@ def test_a_rule_of_ones_own_is_a_function():
 
 def test_priors_are_the_policys_own_log_probabilities():
     env = GameOf24()
-    policy = Policy(env.policy_signature, "embedded/game24", count=4, samples=4, logprobs=True)
+    policy = Policy(env.policy_signature, "embedded/game24", count=12, samples=4, logprobs=True)
     tree = MCTS(env, policy, Uniform(), selection="puct", simulations=2)(task="4 5 6 10").tree
     children = tree.children(tree.root)
     assert len(children) > 1 and sum(child.prior for child in children) == pytest.approx(1.0)
