@@ -63,7 +63,8 @@ def test_a_program_whose_policy_is_no_model_is_refused(env):
 @pytest.fixture(scope="module")
 def compiled(env, tmp_path_factory):
     """A student whose policy is the embedded model, and what came of training it."""
-    student = BeamSearch(env, Policy(env.policy_signature, "embedded/game24", count=8, samples=2), ExactValue(), width=3)
+    policy = Policy(env.policy_signature, "embedded/game24", count=8, samples=2)
+    student = BeamSearch(env, policy, ExactValue(), width=3)
     folder = tmp_path_factory.mktemp("imitation")
     optimizer = ChosenTrajectories(tasks_per_iteration=8, above=0.9, run_dir=folder, lora=QUICK)
     return student, optimizer.compile(student, trainset=env.tasks("train")), folder
