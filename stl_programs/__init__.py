@@ -1,7 +1,11 @@
 """Search programs over language models: policy, value and lookahead as typed signatures."""
 
+from typing import TYPE_CHECKING, Any
+
+from stl_programs import environments, policies, search, values
 from stl_programs.engine import Budget, Status, TaskResult, run_sync, run_tasks, show_progress
 from stl_programs.environments import Environment, GameOf24, Judge
+from stl_programs.exports import found
 from stl_programs.models.doors.dspy_lm import lm
 from stl_programs.models.doors.litellm_providers import register_with_litellm
 from stl_programs.models.vllm import VllmServer
@@ -28,3 +32,12 @@ __all__ = [
     "PerDepth", "Policy", "Predictor", "Proposal", "SearchProgram", "SiblingValue", "Situation", "State", "Status",
     "Task", "TaskResult", "Transition", "Tree", "Uniform", "Value", "ValueEstimate", "VllmServer", "lm",
     "register_with_litellm", "run_sync", "run_tasks", "show_progress"]
+
+GROWN = environments.GROWN | policies.GROWN | values.GROWN | search.GROWN
+"""What else these rooms hold, each with its module: a new method is exported by being there."""
+__all__ += GROWN
+
+
+if not TYPE_CHECKING:  # a type checker reads the files themselves
+    def __getattr__(name: str) -> Any:
+        return found(__name__, GROWN, name)

@@ -17,9 +17,9 @@ ALL_OTHERS = "*"
 HOUSE: dict[str, tuple[tuple[str, ...], ...]] = {
     "": tuple((package,) for package in PACKAGES),
     "stl_programs": (
-        ("errors", "extras", "version"), ("records",), ("situations",), ("environments",), ("tree",), ("models",),
-        ("costs",), ("engine",), ("citizen",), ("predictor",), ("saving",), ("policies",), ("values",), ("search",),
-        ("testing",), ("viewer", "doctor", "new")),
+        ("errors", "extras", "version", "exports"), ("records",), ("situations",), ("environments",), ("tree",),
+        ("models",), ("costs",), ("engine",), ("citizen",), ("predictor",), ("saving",), ("policies",), ("values",),
+        ("search",), ("testing",), ("viewer", "doctor", "new")),
     "stl_programs.models": (
         ("base",), ("brought",), ("formats",), ("prices",), ("artifacts",), ("local",), ("served",), ("vllm",),
         ("registry",), ("doors",)),

@@ -184,12 +184,31 @@ class Context:
             # another trial's budget did not cover it: asked again, on this one's
 
     async def joined(self, key: Any, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """`make()`, shared by all who ask for `key` while it is under way; nothing is remembered afterwards."""
-        work = self.memory.get(key)
-        if work is None:
-            work = self.memory[key] = Work(self, make())
-            work.task.add_done_callback(lambda _: self.memory.pop(key, None))
-        return await work.wait()
+        """`make()`, shared by all who ask for `key` while it is under way; nothing is remembered afterwards.
+
+        Where the first asker is cancelled, the next one begins anew.
+        """
+        while (under_way := self.memory.get(key)) is not None:
+            try:
+                return await asyncio.shield(under_way)
+            except asyncio.CancelledError:
+                if not under_way.cancelled() or (me := asyncio.current_task()) is None or me.cancelling():
+                    raise
+        shared = self.memory[key] = asyncio.get_running_loop().create_future()
+        try:
+            result = await make()
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError):
+                shared.cancel()
+            else:
+                shared.set_exception(error)
+                shared.exception()  # seen, even where nobody else waits
+            raise
+        else:
+            shared.set_result(result)
+            return result
+        finally:
+            del self.memory[key]
 
     def _remember(self, key: Any, task: asyncio.Task[Any]) -> None:
         if task.cancelled() or task.exception() is not None:

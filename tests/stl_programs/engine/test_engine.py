@@ -430,3 +430,37 @@ def test_progress_tells_where_the_run_stands(env, tmp_path):
     assert seen[-1].states == sum(r.states_expanded for r in results)
     assert seen[-1].dollars == pytest.approx(seen[-1].tokens * 1e-6)
     assert json.loads((tmp_path / "j").read_text().splitlines()[0])["format"] == 4
+
+
+@pytest.mark.parametrize("first", ["returns", "raises", "is cancelled"])
+def test_joined_work_is_done_once_and_outlives_no_one(first):
+    began, release = [], asyncio.Event()
+
+    async def make():
+        began.append(1)
+        await release.wait()
+        if first == "raises":
+            raise ValueError("no")
+        return len(began)
+
+    async def main():
+        current = Context()
+        askers = [asyncio.ensure_future(current.joined("k", make)) for _ in range(3)]
+        await asyncio.sleep(0)
+        assert len(began) == 1
+        if first == "is cancelled":
+            askers[0].cancel()
+            while len(began) < 2:
+                await asyncio.sleep(0)
+        release.set()
+        found = await asyncio.gather(*askers, return_exceptions=True)
+        assert not current.memory
+        return found
+
+    found = asyncio.run(main())
+    if first == "returns":
+        assert found == [1, 1, 1]
+    elif first == "raises":
+        assert [str(error) for error in found] == ["no"] * 3 and len(began) == 1
+    else:
+        assert isinstance(found[0], asyncio.CancelledError) and found[1:] == [2, 2]
