@@ -12,6 +12,7 @@ from signatures import LabelScale, Lookahead, signature_version
 from stl_programs import MCTS, BeamSearch, Budget, GreedySearch, LegalMoves, PerDepth, Policy, Uniform, Value, models
 from stl_programs.errors import ModelError, StlError
 from stl_programs.models.doors.dspy_lm import lm
+from stl_programs.saving import build
 from tests.contract import random_adapter, tiny_llama
 from tests.stl_programs.environments.own_worlds.puzzle import Puzzle, reply
 from tests.stl_programs.environments.own_worlds.searches import program, scripted
@@ -201,6 +202,13 @@ def test_what_a_program_is_not_saved_as(env, tmp_path):
     with pytest.raises(StlError, match=r"list\.json is no saved program: it holds a list"):
         fresh(env).load(tmp_path / "list.json")
     assert not (tmp_path / "folder").exists()
+
+
+def test_a_name_that_is_taken_is_refused_where_it_is_defined(env):
+    with pytest.raises(TypeError, match=r"Policy is a class of stl_programs\.policies\.sampled, and a saved prog"):
+        type("Policy", (LegalMoves,), {})
+    one, two = (type("Mine", (LegalMoves,), {"settings": ("much",), "much": i}) for i in (1, 2))
+    assert type(build(one().dump_state())) is two, "a cell that is run again defines its class anew"
 
 
 def test_a_prediction_is_json(env):

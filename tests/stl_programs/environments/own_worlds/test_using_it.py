@@ -126,15 +126,15 @@ def test_an_exception_of_the_world_is_its_tasks_and_the_run_goes_on(where):
 
 
 def test_so_is_one_of_a_policy_or_a_value(env):
-    class Policy(BasePolicy):
+    class Proposes(BasePolicy):
         async def aforward(self, situation, count=None, exclude=(), draw=0):
             return [Proposal(None, 1 / (situation.task.text != BOARD))]
 
-    class Judge(BaseValue):
+    class Judges(BaseValue):
         async def estimate(self, situation):
             return ValueEstimate(1 / (situation.task.text != BOARD))
 
-    for policy, value in ((Policy(), Uniform()), (LegalMoves(), Judge())):
+    for policy, value in ((Proposes(), Uniform()), (LegalMoves(), Judges())):
         results = run_sync(run_tasks(GreedySearch(env, policy, value), [BOARD, "1234567_8"]))
         assert results[0].error.startswith("ZeroDivisionError: division by zero (test_using_it.py:")
         assert "1 / (situation" in results[0].traceback
