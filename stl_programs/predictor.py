@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self, get_origin
 
 import dspy
@@ -325,11 +324,3 @@ def _restored_lm(saved: Any, present: Any, unsafe: bool) -> Any:
     if isinstance(present, dspy.BaseLM) and base_name(present.model) == (saved.get("door") or saved.get("model")):
         return present
     return restored_lm(saved, unsafe)
-
-
-def export_path(path: str | Path) -> Path:
-    """Where a program is saved. Raises StlError for anything but a .json file."""
-    path = Path(path)
-    if path.suffix != ".json":
-        raise StlError(f"{path}: a program is saved as JSON; name a file that ends with .json")
-    return path

@@ -22,7 +22,10 @@ Part = Any
 
 
 class Saved(dspy.Module):
-    """Base of what a saved program names by its kind: the name of its class. A subclass is known by being defined."""
+    """Base of what a saved program names by its kind: the name of its class. A subclass is known by being defined.
+
+    Raises TypeError, where it is defined, for a name that a class of this package has.
+    """
 
     settings: tuple[str, ...] = ()
     """Names of attributes that are saved: constructor arguments that are JSON, a scale or a budget."""
@@ -32,6 +35,10 @@ class Saved(dspy.Module):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        taken = Saved.kinds.get(cls.__name__)
+        if taken and taken.__module__ != cls.__module__ and taken.__module__.partition(".")[0] == __package__:
+            raise TypeError(f"{cls.__name__} is a class of {taken.__module__}, and a saved program names its parts by "
+                            "their class's name alone; give yours another name")
         Saved.kinds[cls.__name__] = cls
 
     def dump_state(self, json_mode: bool = True) -> dict[str, Any]:

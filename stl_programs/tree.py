@@ -98,7 +98,7 @@ class Tree:
         node = Node(len(self.nodes), parent.id, action, state, parent.depth + 1)
         if observation and observation != state.text:
             node.observed = observation
-        if source is not None:
+        if source is not None or logprob is not None:
             node.source, node.logprob = source, logprob
         self.nodes.append(node)
         children = parent.children
@@ -107,6 +107,25 @@ class Tree:
         else:
             parent.children = (*children, node.id) if len(children) < FEW else array("q", (*children, node.id))
         return node
+
+    def renumber(self, nodes: list[Node]) -> None:
+        """Number the newest nodes, which have no children yet, in the order of `nodes`; a parent keeps its own order.
+
+        Where calls overlap, ids are given as they end; what is drawn by order must not depend on that.
+        """
+        start = len(self.nodes) - len(nodes)
+        if all(node.id == start + i for i, node in enumerate(nodes)):
+            return
+        for i, node in enumerate(nodes):
+            node.id = start + i
+        self.nodes[start:] = nodes
+        families: dict[int, list[int]] = {}
+        for node in nodes:
+            families.setdefault(node.parent or 0, []).append(node.id)
+        for parent, ids in families.items():
+            known = self.nodes[parent].children
+            known = known[:len(known) - len(ids)]
+            self.nodes[parent].children = array("q", (*known, *ids)) if isinstance(known, array) else (*known, *ids)
 
     def children(self, node: Node) -> list[Node]:
         nodes = self.nodes
@@ -183,14 +202,14 @@ class Tree:
             | ({"complete": True} if n.expanded and self.complete(n) else {})
             | ({"visits": n.visits, "value_sum": n.value_sum, "value_max": n.value_max} if n.visits else {})
             | {name: given for name, given in (
-                ("observed", n.observed), ("logprob", n.logprob), ("inputs", n.inputs),
+                ("observed", n.observed), ("logprob", n.logprob), ("prior", n.prior or None), ("inputs", n.inputs),
                 ("source", n.source and list(n.source)), ("untaken", n.state.untaken or None)) if given is not None}
             | ({"cost": _priced(paid.pop(n.state.key))} if n.state.key in paid else {})
             for n in self.nodes]}
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> Tree:
-        """The inverse of `to_dict`, without the states' payloads."""
+        """The inverse of `to_dict`, without the states' payloads and the nodes' `worth`."""
         task = Task(record.get("id", record["task"]), record["task"], record.get("fields", {}))
         tree: Tree | None = None
         for row in record["nodes"]:
@@ -209,6 +228,7 @@ class Tree:
             node.expanded, node.kept, node.listed = row["expanded"], row["kept"], row.get("complete", False)
             node.visits, node.value_sum = row.get("visits", 0), row.get("value_sum", 0.0)
             node.value_max, node.inputs = row.get("value_max", 0.0), row.get("inputs")
+            node.prior = row.get("prior", 0.0)
             if cost := row.get("cost"):
                 tree.paid[row["key"]] = Usage(**cost)
             if row["value"] is not None:

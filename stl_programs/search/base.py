@@ -21,7 +21,7 @@ from stl_programs.saving import Saved
 from stl_programs.search.files import load_program, write_program
 from stl_programs.search.parts import best_kept_leaf, distinct, score_of, set_priors
 from stl_programs.search.shown import Outcome
-from stl_programs.situations import Proposal
+from stl_programs.situations import Proposal, Situation
 from stl_programs.tree import Found, Node, Tree
 from stl_programs.values import BaseValue
 from stl_programs.values.base import judges
@@ -233,6 +233,16 @@ class SearchProgram(Saved):
             return await self._expand(tree, node, count)
         return await engine.context().joined(("expand", id(tree), node.id), lambda: self._expand(tree, node, None))
 
+    async def expand_each(self, tree: Tree, nodes: list[Node]) -> list[list[Node]]:
+        """`expand` for all of `nodes`, side by side; no other work may add to the tree meanwhile.
+
+        New states are numbered in the order of `nodes`, whichever call ends first.
+        """
+        start = len(tree)
+        families = await engine.together(*(self.expand(tree, node) for node in nodes))
+        tree.renumber([child for family in families for child in family if child.id >= start])
+        return families
+
     async def _expand(self, tree: Tree, node: Node, count: int | None) -> list[Node]:
         known = tree.children(node)
         children = known if known and count is None and node.listed else self.add(
@@ -250,14 +260,32 @@ class SearchProgram(Saved):
         """
         engine.context().spend_state()
         exclude = [] if draw or count is None else [child.action or "" for child in tree.children(node)]
-        proposals = await self.policy.aforward(tree.situation(node), count, exclude, draw)
+        proposals = await self._ahead(tree, node, count, exclude, draw)
         node.expanded = True
-        if self.environment.cyclic:
-            visited = {before.state.key for before in tree.path(node)}
-            proposals = [one for one in proposals if one.transition.state.key not in visited]
         if not proposals and not tree.children(node):
             engine.context().note("states without a proposal")
         return proposals
+
+    def situation(self, tree: Tree, node: Node) -> Situation:
+        """What the policy sees of `node`; override it to show more, as notes, or what was tried there as siblings."""
+        return tree.situation(node)
+
+    async def _ahead(self, tree: Tree, node: Node, count: int | None, exclude: list[str], draw: int) -> list[Proposal]:
+        """What the policy proposes; with cycles, what does not lead back to the path.
+
+        Asked for `count` of them, the policy is asked again without those that lead back.
+        """
+        situation = self.situation(tree, node)
+        proposals = await self.policy.aforward(situation, count, exclude, draw)
+        if not self.environment.cyclic:
+            return proposals
+        visited = {before.state.key for before in tree.path(node)}
+        while True:
+            back = [one.action.text for one in proposals if one.transition.state.key in visited]
+            if count is None or set(back) <= set(exclude):
+                return [one for one in proposals if one.transition.state.key not in visited]
+            exclude = [*exclude, *back]
+            proposals = await self.policy.aforward(situation, count, exclude, draw)
 
     def add(self, tree: Tree, node: Node, proposals: list[Proposal]) -> list[Node]:
         """The proposals as children of `node`; where the policy gave log-probabilities, with priors."""
@@ -277,7 +305,7 @@ class SearchProgram(Saved):
         seen = {node.state.key for node in tree.nodes if node.expanded}
         rest = [node for node in tree.nodes if node.estimate is not None and not node.estimate.missing
                 and not node.state.terminal and node.depth < self.environment.max_depth]
-        await engine.together(*(self.expand(tree, node) for node in distinct(rest) if node.state.key not in seen))
+        await self.expand_each(tree, [node for node in distinct(rest) if node.state.key not in seen])
 
     async def judge(self, tree: Tree, nodes: list[Node]) -> None:
         """Estimate the states of `nodes`, all together. Raises BudgetSpent after those that the budget covered."""
