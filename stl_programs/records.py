@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Information = Literal["reward-free", "reward-guided", "reward and demonstrations"]
 """What a module may see, from least to most."""
@@ -76,8 +76,7 @@ class Action:
     irreversible: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Transition:
+class Transition(NamedTuple):
     """T(s, a): the next state, whether the task ended there, and what was observed (the state's text by default)."""
 
     state: State

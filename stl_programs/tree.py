@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stl_programs.records import Sample, State, Task, Usage, ValueEstimate
-from stl_programs.situations import Sibling, Situation, Source
+from stl_programs.situations import Proposal, Sibling, Situation, Source
 
 ABOUT = ("program", "information", "answer", "chosen", "ended", "untaken")
 FEW = 64
@@ -107,6 +107,23 @@ class Tree:
         else:
             parent.children = (*children, node.id) if len(children) < FEW else array("q", (*children, node.id))
         return node
+
+    def add_all(self, parent: Node, proposals: Sequence[Proposal]) -> list[Node]:
+        """A new child for each proposal, in order."""
+        nodes, depth, above, start = self.nodes, parent.depth + 1, parent.id, len(self.nodes)
+        for _, (state, _, _, observation), source, logprob in proposals:
+            node = Node(len(nodes), above, state.history[-1], state, depth)
+            if observation and observation != state.text:
+                node.observed = observation
+            if source is not None or logprob is not None:
+                node.source, node.logprob = source, logprob
+            nodes.append(node)
+        children, ids = parent.children, range(start, len(nodes))
+        if isinstance(children, array):
+            children.extend(ids)
+        else:
+            parent.children = (*children, *ids) if len(children) + len(ids) <= FEW else array("q", (*children, *ids))
+        return nodes[start:]
 
     def renumber(self, nodes: list[Node]) -> None:
         """Number the newest nodes, which have no children yet, in the order of `nodes`; a parent keeps its own order.

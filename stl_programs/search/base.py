@@ -245,12 +245,14 @@ class SearchProgram(Saved):
 
     async def _expand(self, tree: Tree, node: Node, count: int | None) -> list[Node]:
         known = tree.children(node)
-        children = known if known and count is None and node.listed else self.add(
-            tree, node, await self.propose(tree, node, count))
+        if known and count is None and node.listed:
+            children = known
+        else:
+            children = self.add(tree, node, await self.propose(tree, node, count))
         if count is None:
             node.listed = True
         await self.judge(tree, [child for child in children if child.estimate is None])
-        return tree.children(node)
+        return tree.children(node) if known else children
 
     async def propose(self, tree: Tree, node: Node, count: int | None = None, draw: int = 0) -> list[Proposal]:
         """Up to `count` (None: as many as the policy gives) new successors of `node`; it counts as expanded.
@@ -289,9 +291,8 @@ class SearchProgram(Saved):
 
     def add(self, tree: Tree, node: Node, proposals: list[Proposal]) -> list[Node]:
         """The proposals as children of `node`; where the policy gave log-probabilities, with priors."""
-        children = [tree.add(node, step.state.history[-1], step.state, observation=step.observation, source=source,
-                             logprob=logprob) for _, step, source, logprob in proposals]
-        if any(child.logprob is not None for child in children):
+        children = tree.add_all(node, proposals)
+        if [child for child in children if child.logprob is not None]:
             set_priors(tree.children(node))
         return children
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from math import exp, log, sqrt
+from math import exp, inf, log, sqrt
 from typing import Any, Protocol, TypeVar
 
 from stl_programs.environments.base import Environment
@@ -72,11 +72,26 @@ def uct(parent: Node, children: Sequence[Node], q: list[float], c: float) -> lis
             for child, worth in zip(children, q, strict=True)]
 
 
-def uct_of_means(parent: Node, children: Sequence[Node], c: float) -> list[float]:
-    """`uct` over `mean` in one pass: the rule of most searches, and what a simulation does most."""
+def open_children(nodes: Sequence[Node], parent: Node) -> list[Node]:
+    """The children below which something is left to learn, and that no simulation is expanding."""
+    return [child for i in parent.children
+            if not ((child := nodes[i]).closed or (child.in_flight and not child.expanded))]
+
+
+def best_by_uct(nodes: Sequence[Node], parent: Node, c: float) -> Node | None:
+    """The open child with the highest `uct` of its `mean`, in one pass: what simulations do most. None without one."""
+    best, top = None, -inf
     explore = c * sqrt(2.0 * log(parent.visits + parent.in_flight + 1))
-    return [(child.worth + child.value_sum) / (n := child.visits + 1) + explore / sqrt(n + child.in_flight)
-            for child in children]
+    for i in parent.children:
+        child = nodes[i]
+        flying = child.in_flight
+        if child.closed or (flying and not child.expanded):
+            continue
+        n = child.visits + 1
+        score = (child.worth + child.value_sum) / n + explore / sqrt(n + flying)
+        if score > top:
+            best, top = child, score
+    return best
 
 
 def puct(parent: Node, children: Sequence[Node], q: list[float], c: float) -> list[float]:
