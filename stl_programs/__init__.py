@@ -4,7 +4,14 @@ from typing import TYPE_CHECKING, Any
 
 from stl_programs import environments, policies, search, values
 from stl_programs.engine import Budget, Status, TaskResult, run_sync, run_tasks, show_progress
-from stl_programs.environments import Environment, GameOf24, Judge
+from stl_programs.environments import (
+    Environment,
+    GameOf24,
+    GymnasiumEnvironment,
+    Judge,
+    SessionEnvironment,
+    check_environment,
+)
 from stl_programs.exports import found
 from stl_programs.models.doors.dspy_lm import lm
 from stl_programs.models.doors.litellm_providers import register_with_litellm
@@ -28,10 +35,11 @@ from stl_programs.version import __version__ as __version__
 
 __all__ = [
     "MCTS", "Action", "BasePolicy", "BaseValue", "BeamSearch", "BestFirstSearch", "Budget", "Environment", "GameOf24",
-    "GreedySearch", "Judge", "LegalMoves", "LiteSearch", "Node", "Oracle", "PairwiseValue", "PartialExpansionSearch",
-    "PerDepth", "Policy", "Predictor", "Proposal", "SearchProgram", "SiblingValue", "Situation", "State", "Status",
-    "Task", "TaskResult", "Transition", "Tree", "Uniform", "Value", "ValueEstimate", "VllmServer", "lm",
-    "register_with_litellm", "run_sync", "run_tasks", "show_progress"]
+    "GreedySearch", "GymnasiumEnvironment", "Judge", "LegalMoves", "LiteSearch", "Node", "Oracle", "PairwiseValue",
+    "PartialExpansionSearch", "PerDepth", "Policy", "Predictor", "Proposal", "SearchProgram", "SessionEnvironment",
+    "SiblingValue", "Situation", "State", "Status", "Task", "TaskResult", "Transition", "Tree", "Uniform", "Value",
+    "ValueEstimate", "VllmServer", "check_environment", "lm", "register_with_litellm", "run_sync", "run_tasks",
+    "show_progress"]
 
 GROWN = environments.GROWN | policies.GROWN | values.GROWN | search.GROWN
 """What else these rooms hold, each with its module: a new method is exported by being there."""

@@ -1,0 +1,90 @@
+"""What a check has found, a line each, and asking a user's methods so that their errors are lines too."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from stl_programs.errors import StlError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong, and what to do about it."""
+
+    what: str
+    cure: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.cure}"
+
+
+class Findings(list[Finding]):
+    """All that was found; empty where all is well. Prints as one line each.
+
+    Example:
+        >>> print(check_environment(env))
+        nothing to mend
+    """
+
+    def __str__(self) -> str:
+        return "\n".join(f"- {finding}" for finding in self) or "nothing to mend"
+
+    def raise_any(self) -> None:
+        """Raises StlError, with a line for each, where something was found: for a test of one's own."""
+        if self:
+            raise StlError(f"{len(self)} to mend\n{self}")
+
+
+class Abandoned(Exception):
+    """What was being checked cannot go on; why is a finding already."""
+
+
+class Report:
+    """Collects findings, the first of every kind: a fault that shows at every step is one line."""
+
+    def __init__(self) -> None:
+        self.findings, self.kinds = Findings(), set[str]()
+
+    def say(self, kind: str, what: str, cure: str) -> None:
+        if kind not in self.kinds:
+            self.kinds.add(kind)
+            self.findings.append(Finding(one_line(what), cure))
+
+    def has(self, *kinds: str) -> bool:
+        return not self.kinds.isdisjoint(kinds)
+
+    def ask(self, method: str, call: Callable[..., T], *args: Any) -> T:
+        """What the user's method gives. Raises Abandoned, with a finding, where it raises."""
+        try:
+            return call(*args)
+        except Exception as error:
+            raise self.raised(method, error) from None
+
+    async def aask(self, method: str, answer: Awaitable[T]) -> T:
+        """The same, awaited."""
+        try:
+            return await answer
+        except Exception as error:
+            raise self.raised(method, error) from None
+
+    def raised(self, method: str, error: Exception) -> Abandoned:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{last.filename.rsplit('/', 1)[-1]}:{last.lineno}"
+        self.say(f"{method} raised", f"{method} raised {type(error).__name__}: {error} ({where})",
+                 "mend it, or raise TaskError for what is not possible")
+        return Abandoned()
+
+
+def one_line(text: str, width: int = 300) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= width else f"{flat[:width - 3]}..."
+
+
+def shown(text: str) -> str:
+    """A text of a state, short enough for a line."""
+    return repr(one_line(str(text), 60))
