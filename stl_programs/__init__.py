@@ -7,6 +7,7 @@ from stl_programs.models.doors.litellm_providers import register_with_litellm
 from stl_programs.models.vllm import VllmServer
 from stl_programs.policies import BasePolicy, LegalMoves, Policy
 from stl_programs.predictor import Predictor
+from stl_programs.records import Action, State, Task, Transition, ValueEstimate
 from stl_programs.search import (
     MCTS,
     BeamSearch,
@@ -19,11 +20,11 @@ from stl_programs.search import (
 from stl_programs.situations import Proposal, Situation
 from stl_programs.tree import Node, Tree
 from stl_programs.values import BaseValue, Oracle, PairwiseValue, PerDepth, SiblingValue, Uniform, Value
-
-__version__ = "0.3.1"
+from stl_programs.version import __version__ as __version__
 
 __all__ = [
-    "MCTS", "BasePolicy", "BaseValue", "BeamSearch", "BestFirstSearch", "Budget", "Environment", "GameOf24",
+    "MCTS", "Action", "BasePolicy", "BaseValue", "BeamSearch", "BestFirstSearch", "Budget", "Environment", "GameOf24",
     "GreedySearch", "Judge", "LegalMoves", "LiteSearch", "Node", "Oracle", "PairwiseValue", "PartialExpansionSearch",
-    "PerDepth", "Policy", "Predictor", "Proposal", "SearchProgram", "SiblingValue", "Situation", "Status", "TaskResult",
-    "Tree", "Uniform", "Value", "VllmServer", "lm", "register_with_litellm", "run_sync", "run_tasks", "show_progress"]
+    "PerDepth", "Policy", "Predictor", "Proposal", "SearchProgram", "SiblingValue", "Situation", "State", "Status",
+    "Task", "TaskResult", "Transition", "Tree", "Uniform", "Value", "ValueEstimate", "VllmServer", "lm",
+    "register_with_litellm", "run_sync", "run_tasks", "show_progress"]

@@ -62,8 +62,8 @@ async def run_tasks(
         in_flight: requests at once to one endpoint; `per_endpoint` sets single ones apart; `in_flight_total` bounds
             all. concurrency: tasks open at once; enough to keep the endpoint busy by default.
         journal: a JSON Lines file. What is found there is not done or paid again; what is new is appended.
-        fingerprint: what must be equal for a journal to be continued, beside the program, its settings and its
-            environment.
+        fingerprint: what must be equal for a journal to be continued, beside the program, its settings (its budgets
+            may grow) and its environment; an entry "program" stands in place of these.
         recorded: journals of other runs (same seed): calls that they hold are answered from there, for nothing.
         offline: send nothing at all; a call that no journal holds fails its task.
         share_judgements: one judgement per state for the whole run. For rollouts only, and only where the environment
@@ -110,12 +110,22 @@ async def run_tasks(
     return job.ordered()
 
 
+BESIDE = frozenset({"budget", "traces", "train", "path"})
+"""Entries of a saved program that change no answer: a journal may be continued with others."""
+
+
 def identity(program: Search) -> dict[str, Any]:
-    """What a journal belongs to by default: the program with its settings, and its environment."""
+    """What a journal belongs to by default: the program with its settings but for its budgets, and its environment."""
     dump = getattr(program, "dump_state", None)
     if dump is None:
         return {"program": type(program).__name__, "environment": program.environment.name}
-    return {"program": dump()}
+    return {"program": _answering(dump())}
+
+
+def _answering(state: Any) -> Any:
+    if isinstance(state, dict):
+        return {name: _answering(entry) for name, entry in state.items() if name not in BESIDE}
+    return [_answering(entry) for entry in state] if isinstance(state, list) else state
 
 
 def _check_prices(program: Search, budget: Budget | None) -> None:

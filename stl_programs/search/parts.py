@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from math import exp, log, sqrt
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
+from stl_programs.environments.base import Environment
 from stl_programs.tree import Node, Tree
-
-if TYPE_CHECKING:
-    from stl_programs.search.base import SearchProgram
 
 Backup = Callable[[Sequence[Node]], list[float]]
 """children -> what each is worth by what was backed up through it (its Q), in [0, 1]."""
@@ -18,7 +16,18 @@ Selection = Callable[[Node, Sequence[Node], list[float], float], list[float]]
 """(parent, children, their Q, exploration constant) -> a score each; the highest is gone to."""
 Priority = Callable[[Node, Tree], float]
 """How soon a node is to be expanded: higher goes first."""
-FinalChoice = Callable[["SearchProgram", Tree], Node]
+
+
+class Chooser(Protocol):
+    """What a final choice needs of a search program."""
+
+    environment: Environment
+
+    def best(self, tree: Tree, nodes: list[Node], count: int) -> list[Node]:
+        """The `count` best nodes of distinct states."""
+
+
+FinalChoice = Callable[[Chooser, Tree], Node]
 """The leaf that is answered with."""
 
 Part = TypeVar("Part")
@@ -93,7 +102,7 @@ def by_value(node: Node, tree: Tree) -> float:
 
 # Final choice
 
-def best_kept_leaf(program: SearchProgram, tree: Tree) -> Node:
+def best_kept_leaf(program: Chooser, tree: Tree) -> Node:
     """The best finished state that was kept, else the best of the deepest states.
 
     Where a budget ended the search, the deepest may have been judged and not been kept yet.
@@ -107,14 +116,14 @@ def best_kept_leaf(program: SearchProgram, tree: Tree) -> Node:
     return leaf
 
 
-def best_judged(program: SearchProgram, tree: Tree) -> Node:
+def best_judged(program: Chooser, tree: Tree) -> Node:
     """The best finished state that was judged; without one, the best of all judged states; the root before any."""
     judged = [node for node in tree.nodes if node.estimate is not None]
     [leaf] = program.best(tree, [node for node in judged if node.state.terminal] or judged or [tree.root], 1)
     return leaf
 
 
-def vote(program: SearchProgram, tree: Tree, weighted: bool = True) -> Node:
+def vote(program: Chooser, tree: Tree, weighted: bool = True) -> Node:
     """The answer of most finished states, each vote weighted by the state's worth: self-consistency with a value."""
     leaves = [node for node in tree.nodes if node.kept and node.state.terminal]
     if not leaves:
