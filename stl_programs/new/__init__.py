@@ -81,6 +81,7 @@ def check_free(kind: str, module: str, named: str) -> None:
     origin = None if spec is None else spec.origin
     if origin is not None and Path(origin).resolve().parent != Path.cwd():
         raise StlError(f"{module}.py would hide the module {module!r}, which is there already; choose another name")
-    used = set(re.findall(r"\w+", "".join(path.read_text(encoding="utf-8") for path in TEMPLATES.glob(f"*{kind}.py.txt"))))
+    texts = (path.read_text(encoding="utf-8") for path in TEMPLATES.glob(f"*{kind}.py.txt"))
+    used = {word for text in texts for word in re.findall(r"\w+", text)}
     if named in (used - {PLACEHOLDERS[kind][1]}) | set(Saved.kinds):
         raise StlError(f"{named} is a class of this package; a second one would take its place: choose another name")

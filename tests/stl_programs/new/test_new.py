@@ -94,7 +94,7 @@ def test_a_file_of_the_same_name_elsewhere_is_no_hindrance(tmp_path, monkeypatch
 
 
 def test_the_templates_are_installed_with_the_package():
-    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    installed = {path for pattern in setuptools["package-data"]["stl_programs"] for path in (ROOT / "stl_programs").glob(pattern)}
+    data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    installed = {path for pattern in data["stl_programs"] for path in (ROOT / "stl_programs").glob(pattern)}
     written = {TEMPLATES / f"{prefix}{kind}.py.txt" for kind in KINDS for prefix in ("", "test_")}
     assert written <= installed and set(TEMPLATES.iterdir()) == written
