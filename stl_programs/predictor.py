@@ -184,6 +184,7 @@ class Predictor(dspy.Predict):
             draws = [self._read(format_, reply, i) for i in range(len(seeds))]
             if failures := sum(draw.fields is None for draw in draws):
                 current.bill(self.role, Usage(parse_failures=failures))
+                current.note(f"{self.role} draws that could not be read", failures)
             observed(reply, draws)
         return draws
 

@@ -17,7 +17,7 @@ ALL_OTHERS = "*"
 HOUSE: dict[str, tuple[tuple[str, ...], ...]] = {
     "": tuple((package,) for package in PACKAGES),
     "stl_programs": (
-        ("errors", "extras", "records", "tree"), ("environments",), ("models",), ("engine",), ("costs", "predictor"),
+        ("display", "errors", "extras", "records", "tree"), ("environments",), ("models",), ("engine",), ("costs", "predictor"),
         ("policies",), ("values",), ("search",), ("testing",), ("viewer",)),
     "stl_programs.models": (
         ("base",), ("formats",), ("prices",), ("artifacts",), ("local",), ("served",), ("vllm",), ("registry",),

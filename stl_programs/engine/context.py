@@ -154,9 +154,9 @@ class Context:
     def random(self, *parts: object) -> random.Random:
         return random.Random(self.draw_seed(*parts))
 
-    def note(self, what: str) -> None:
+    def note(self, what: str, count: int = 1) -> None:
         """Count something that the result has to say."""
-        self.notes[what] += 1
+        self.notes[what] += count
 
     def bill(self, role: str, usage: Usage, about: Any = None, model: str | None = None) -> None:
         """Add to the bill of a role, of the model that it asked, and of the state key that it asked about."""

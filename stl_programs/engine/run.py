@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from stl_programs import models
+from stl_programs.engine import notices
 from stl_programs.engine.budget import Budget
 from stl_programs.engine.context import Run
 from stl_programs.engine.job import Job
@@ -108,7 +109,9 @@ async def run_tasks(
         await program.environment.aclose()
         if log:
             log.close()
-    return job.ordered()
+    results = job.ordered()
+    notices.warn(results)
+    return results
 
 
 def identity(program: Search) -> dict[str, Any]:
