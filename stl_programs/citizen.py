@@ -45,7 +45,7 @@ def observe(predictor: Any, model: Model, request: Request, inputs: dict[str, An
         outcome[:] = [reply, draws]
         _note(predictor, model, request, inputs, reply, draws)
 
-    if not (of_module or of_lm or by_dspy and of_all):
+    if not (of_module or of_lm or (by_dspy and of_all)):
         yield answered
     elif not (asked_alone or engine.context().run.shows(SHOWN_CALLS)):
         with dspy.context(callbacks=[]):  # what a dspy LM tells by itself is bounded too

@@ -17,7 +17,7 @@ ALL_OTHERS = "*"
 HOUSE: dict[str, tuple[tuple[str, ...], ...]] = {
     "": tuple((package,) for package in PACKAGES),
     "stl_programs": (
-        ("display", "errors", "extras", "records", "tree"), ("environments",), ("models",), ("engine",), ("costs", "predictor"),
+        ("errors", "extras", "records", "tree"), ("environments",), ("models",), ("engine",), ("costs", "predictor"),
         ("policies",), ("values",), ("search",), ("testing",), ("viewer",)),
     "stl_programs.models": (
         ("base",), ("formats",), ("prices",), ("artifacts",), ("local",), ("served",), ("vllm",), ("registry",),
