@@ -23,43 +23,67 @@ from stl_programs.models.doors.dspy_lm import as_dspy
 
 SHOWN_CALLS = 200
 """Calls of one run that callbacks (and so MLflow's traces) are told of; a large search would drown them."""
-Answered = Callable[[Reply, Sequence[Any]], None]
-"""Told of a call's reply, and of its draws."""
 
 
 @contextmanager
-def observe(predictor: Any, model: Model, request: Request, inputs: dict[str, Any]) -> Iterator[Answered]:
-    """Around one call: callbacks before and after it; the function that is yielded notes what it answered.
+def observe(predictor: Any, model: Model, inputs: dict[str, Any]) -> Iterator[Observed]:
+    """Around one call, from the formatting of its prompt to the reading of its replies: what callbacks are told.
 
-    A predictor that was called like a dspy.Predict is shown by dspy itself, and of its calls the model's part here.
+    A predictor that was called like a dspy.Predict is shown by dspy itself, and its calls are not counted here.
     """
-    by_dspy = getattr(model, "through_dspy", False)
-    asked_alone = (dspy.settings.caller_modules or [None])[-1] is predictor
     of_all = dspy.settings.get("callbacks", [])
-    lm = _lm_of(predictor)
-    of_module = [] if asked_alone else [*of_all, *predictor.callbacks]
-    of_lm = [] if by_dspy else [*of_all, *getattr(lm, "callbacks", [])]
-    outcome: list[Any] = []
+    call = Observed(predictor, model, inputs)
+    if not (of_all or predictor.callbacks or getattr(call.lm, "callbacks", [])):
+        yield call
+        return
+    alone = (dspy.settings.caller_modules or [None])[-1] is predictor
+    if not (alone or engine.context().run.shows(SHOWN_CALLS)):
+        call.shown = False
+        with dspy.context(callbacks=[]):  # of what dspy's own formats and LMs would tell, too
+            yield call
+        return
+    with _told([] if alone else [*of_all, *predictor.callbacks], "module", predictor,
+               {"kwargs": inputs, "role": predictor.role}, lambda: [draw.fields for draw in call.draws]):
+        yield call
 
-    def answered(reply: Reply, draws: Sequence[Any]) -> None:
-        outcome[:] = [reply, draws]
-        _note(predictor, model, request, inputs, reply, draws)
 
-    if not (of_module or of_lm or (by_dspy and of_all)):
-        yield answered
-    elif not (asked_alone or engine.context().run.shows(SHOWN_CALLS)):
-        with dspy.context(callbacks=[]):  # what a dspy LM tells by itself is bounded too
-            yield answered
-    else:
-        with (_told(of_module, "module", predictor, {"kwargs": inputs, "role": predictor.role}, outcome, _fields),
-              _told(of_lm, "lm", as_dspy(lm) if of_lm and not isinstance(lm, dspy.BaseLM) else lm,
-                    {"messages": request.messages, "n": len(request.seeds)}, outcome, _texts)):
-            yield answered
+class Observed:
+    """One call as dspy sees it."""
+
+    def __init__(self, predictor: Any, model: Model, inputs: dict[str, Any]):
+        self.predictor, self.model, self.inputs = predictor, model, inputs
+        self.lm: Any = predictor.adapter or predictor.spec or dspy.settings.lm
+        """What is asked, as it was given: a dspy LM, a Model or a name."""
+        self.through_dspy: bool = getattr(model, "through_dspy", False)
+        self.shown = True
+        self.texts: list[str | None] = []
+        self.draws: Sequence[Any] = ()
+
+    @contextmanager
+    def asking(self, request: Request) -> Iterator[None]:
+        """Around the model's part of it. LMs that dspy itself asks say so themselves."""
+        callbacks = [*dspy.settings.get("callbacks", []), *getattr(self.lm, "callbacks", [])]
+        if not (self.shown and callbacks) or self.through_dspy:
+            yield
+            return
+        lm = self.lm if isinstance(self.lm, dspy.BaseLM) else as_dspy(self.lm)
+        with _told(callbacks, "lm", lm, {"messages": request.messages, "n": len(request.seeds)}, lambda: self.texts):
+            yield
+
+    def answered(self, request: Request, reply: Reply, draws: Sequence[Any]) -> None:
+        """Note in traces and histories what it answered."""
+        self.draws = draws
+        if dspy.settings.trace is not None and dspy.settings.max_trace_size > 0:
+            trace = dspy.settings.trace
+            trace.extend((self.predictor, self.inputs, dspy.Prediction(**draw.fields)) for draw in draws if draw.fields)
+            del trace[:-dspy.settings.max_trace_size]
+        if not (dspy.settings.disable_history or self.through_dspy):
+            record_history(_keeper(self.predictor), _entry(self.model, request, reply))
 
 
 @contextmanager
-def _told(callbacks: Sequence[Any], what: str, instance: Any, inputs: dict[str, Any], outcome: list[Any],
-          read: Callable[[list[Any]], Any]) -> Iterator[None]:
+def _told(callbacks: Sequence[Any], what: str, instance: Any, inputs: dict[str, Any], outputs: Callable[[], Any]
+          ) -> Iterator[None]:
     """Tell `callbacks` when something starts and how it ends."""
     if not callbacks:
         yield
@@ -75,29 +99,7 @@ def _told(callbacks: Sequence[Any], what: str, instance: Any, inputs: dict[str, 
         raise
     finally:
         ACTIVE_CALL_ID.set(outer)
-        _tell(callbacks, f"on_{what}_end", call_id=call, outputs=read(outcome) if outcome else None, exception=failed)
-
-
-def _fields(outcome: list[Any]) -> list[Any]:
-    return [draw.fields for draw in outcome[1]]
-
-
-def _texts(outcome: list[Any]) -> list[str | None]:
-    return list(outcome[0].texts)
-
-
-def _tell(callbacks: Sequence[Any], event: str, **what: Any) -> None:
-    """A callback that fails is the user's to see, and spoils no search."""
-    for callback in callbacks:
-        try:
-            getattr(callback, event)(**what)
-        except Exception as error:
-            engine.context().note(f"the callback {type(callback).__name__} failed: {error}")
-
-
-def _lm_of(predictor: Any) -> Any:
-    """What is asked, as it was given: a dspy LM, a Model, or a name."""
-    return predictor.adapter or predictor.spec or dspy.settings.lm
+        _tell(callbacks, f"on_{what}_end", call_id=call, outputs=None if failed else outputs(), exception=failed)
 
 
 def _keeper(predictor: Any) -> Any:
@@ -109,19 +111,22 @@ def _keeper(predictor: Any) -> Any:
     return SimpleNamespace(history=[]) if any(one is predictor for one in around) else predictor
 
 
-def _note(predictor: Any, model: Model, request: Request, inputs: dict[str, Any], reply: Reply,
-          draws: Sequence[Any]) -> None:
-    if dspy.settings.trace is not None and dspy.settings.max_trace_size > 0:
-        trace = dspy.settings.trace
-        trace.extend((predictor, inputs, dspy.Prediction(**draw.fields)) for draw in draws if draw.fields)
-        del trace[:-dspy.settings.max_trace_size]
-    if dspy.settings.disable_history or getattr(model, "through_dspy", False):
-        return  # dspy notes the calls of its own LMs
+def _entry(model: Model, request: Request, reply: Reply) -> dict[str, Any]:
+    """One call as dspy's histories hold it."""
     prices = model.prices()
-    record_history(_keeper(predictor), {
+    return {
         "prompt": None, "messages": request.messages, "outputs": [text or "" for text in reply.texts],
         "kwargs": {"temperature": request.temperature, "max_tokens": request.max_tokens, "n": len(request.seeds)},
         "usage": {"prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.completion_tokens,
                   "total_tokens": reply.prompt_tokens + reply.completion_tokens},
         "cost": prices and prices.cost(reply.prompt_tokens, reply.cached_tokens, reply.completion_tokens),
-        "timestamp": datetime.now().isoformat(), "uuid": uuid.uuid4().hex, "model": model.name})
+        "timestamp": datetime.now().isoformat(), "uuid": uuid.uuid4().hex, "model": model.name}
+
+
+def _tell(callbacks: Sequence[Any], event: str, **what: Any) -> None:
+    """A callback that fails is the user's to see, and spoils no search."""
+    for callback in callbacks:
+        try:
+            getattr(callback, event)(**what)
+        except Exception as error:
+            engine.context().note(f"the callback {type(callback).__name__} failed: {error}")
