@@ -175,19 +175,22 @@ class Predictor(dspy.Predict):
         format_ = choose_format(self.format, model)
         temperature, max_tokens = self.sampling
         options = ReplyOptions(logprobs=True) if self.logprobs else PLAIN
-        request = Request(format_.format(self.signature, self.demos, inputs), tuple(seeds), temperature=temperature,
-                          max_tokens=max_tokens, options=options, role=self.role, about=about, module=self,
-                          budget=self.budget)
-        with observe(self, model, request, inputs) as observed:
+        with observe(self, model, inputs) as call:
+            request = Request(format_.format(self.signature, self.demos, inputs), tuple(seeds), temperature=temperature,
+                              max_tokens=max_tokens, options=options, role=self.role, about=about, module=self,
+                              budget=self.budget)
             try:
-                reply = await engine.complete(current, model, request)
+                with call.asking(request):
+                    reply = await engine.complete(current, model, request)
+                    call.texts = reply.texts
             except OutOfRange as error:
                 current.bill(self.role, Usage(out_of_range=1))
                 return [Draw(None, str(error))] * len(seeds)
             draws = [self._read(format_, reply, i) for i in range(len(seeds))]
             if failures := sum(draw.fields is None for draw in draws):
                 current.bill(self.role, Usage(parse_failures=failures))
-            observed(reply, draws)
+                current.note(f"{self.role} draws that could not be read", failures)
+            call.answered(request, reply, draws)
         return draws
 
     def _read(self, format_: dspy.Adapter, reply: Any, i: int) -> Draw:

@@ -18,7 +18,7 @@ from stl_programs.errors import StlError
 from stl_programs.predictor import Predictor
 
 Part = Any
-"""A Predictor, a Saved module, or a list or dict of them."""
+"""A Predictor, a Saved module, any other dspy module, or a list or dict of them."""
 
 
 class Saved(dspy.Module):
@@ -129,10 +129,10 @@ def _parts(module: Saved) -> Iterator[tuple[str, Part]]:
 
 def _is_part(part: Part) -> bool:
     if isinstance(part, list):
-        return bool(part) and all(isinstance(one, (Predictor, Saved)) for one in part)
+        return bool(part) and all(isinstance(one, dspy.Module) for one in part)
     if isinstance(part, dict):
-        return bool(part) and all(isinstance(one, (Predictor, Saved)) for one in part.values())
-    return isinstance(part, (Predictor, Saved))
+        return bool(part) and all(isinstance(one, dspy.Module) for one in part.values())
+    return isinstance(part, dspy.Module)
 
 
 def _dumped(part: Part) -> Any:
@@ -140,7 +140,9 @@ def _dumped(part: Part) -> Any:
         return [_dumped(one) for one in part]
     if isinstance(part, dict):
         return {"of": {name: _dumped(one) for name, one in part.items()}}
-    return part.dump_state()
+    if isinstance(part, (Predictor, Saved)):
+        return part.dump_state()
+    return {"dspy": type(part).__name__, "state": part.dump_state()}
 
 
 def _loaded(state: Any, present: Part, unsafe: bool) -> Part:
@@ -151,12 +153,24 @@ def _loaded(state: Any, present: Part, unsafe: bool) -> Part:
     if "of" in state:
         old = present if isinstance(present, dict) else {}
         return {name: _loaded(one, old.get(name), unsafe) for name, one in state["of"].items()}
+    if "dspy" in state:
+        return _loaded_by_dspy(state, present, unsafe)
     if "kind" in state:
         if type(present).__name__ == state["kind"]:
             return present.load_state(state, allow_unsafe_lm_state=unsafe)
         return build(state, unsafe)
     predictor = present if isinstance(present, Predictor) else Predictor.blank()
     return predictor.load_state(state, allow_unsafe_lm_state=unsafe)
+
+
+def _loaded_by_dspy(state: dict[str, Any], present: Part, unsafe: bool) -> dspy.Module:
+    """A dspy module's own state, into the one at hand: dspy does not say how to build it."""
+    if type(present).__name__ != state["dspy"]:
+        found = "nothing" if present is None else f"a {type(present).__name__}"
+        raise StlError(f"the saved program holds a dspy.{state['dspy']}, and this one has {found} in its place; build "
+                       "it of the same parts before loading")
+    present.load_state(state["state"], allow_unsafe_lm_state=unsafe)
+    return present
 
 
 def encoded(setting: Any) -> Any:

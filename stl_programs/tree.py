@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import html
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stl_programs.display import html_block, markdown_block, one_line
 from stl_programs.records import Sample, State, Task, Usage, ValueEstimate
 from stl_programs.situations import Proposal, Sibling, Situation, Source
 
@@ -273,18 +273,23 @@ class Tree:
                             else c.estimate.score)
         return "\n".join(lines)
 
+    def __repr__(self) -> str:
+        answer = self.about.get("answer")
+        return (f"<{self.about.get('program', 'Tree')}: {len(self)} states of {one_line(self.task.text, 60)!r}"
+                + ("" if answer is None else f", answer {one_line(answer, 60)!r}") + ">")
+
     def _repr_html_(self) -> str:
         """In a notebook: the states that the search went on from; what models wrote is escaped."""
-        lines = self.render().splitlines()
-        more = f"\n... and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
-        title = f"{self.about.get('program', 'Tree')}: {len(self)} states, answer {self.about.get('answer')!r}"
-        return f"<p>{html.escape(title)}</p><pre>{html.escape(chr(10).join(lines[:SHOWN]) + more)}</pre>"
+        return html_block(self._shown())
 
+    def _repr_markdown_(self) -> str:
+        """The same where a notebook shows Markdown."""
+        return markdown_block(self._shown())
 
-def one_line(text: str, width: int = 100) -> str:
-    """`text` on one line, cut to `width` characters."""
-    flat = " / ".join(line.strip() for line in text.splitlines() if line.strip())
-    return flat if len(flat) <= width else f"{flat[:width - 3]}..."
+    def _shown(self) -> str:
+        lines = self.render().split("\n")
+        more = [f"... and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+        return "\n".join([repr(self), *lines[:SHOWN], *more])
 
 
 def _priced(usage: Usage) -> dict[str, Any]:

@@ -115,7 +115,7 @@ class SearchProgram(Saved):
         if leaf.state.untaken:
             tree.about["untaken"] = leaf.action
         if not tree.root.children and not tree.root.state.terminal:
-            engine.context().note("nothing to choose from at the start")
+            engine.context().note(engine.NO_CHOICE)
         return Found(tree, leaf, answer, ended, None if spent is None else spent.owner)
 
     async def commit(self, found: Found) -> Found:
@@ -319,6 +319,8 @@ class SearchProgram(Saved):
                 spent = estimate
             else:
                 node.estimate, node.worth = estimate, scaled(estimate.score, low, high)
+                if estimate.score is None:
+                    engine.context().note(engine.UNJUDGED)
         if spent:
             raise spent
 
