@@ -17,8 +17,8 @@ ALL_OTHERS = "*"
 HOUSE: dict[str, tuple[tuple[str, ...], ...]] = {
     "": tuple((package,) for package in PACKAGES),
     "stl_programs": (
-        ("errors", "extras", "version", "exports", "display"), ("records",), ("situations",), ("environments",), ("tree",),
-        ("models",), ("costs",), ("engine",), ("citizen",), ("predictor",), ("saving",), ("policies",), ("values",),
+        ("errors", "extras", "version", "exports", "display"), ("records",), ("situations",), ("environments",),
+        ("tree",), ("models",), ("costs",), ("engine",), ("citizen",), ("predictor",), ("saving",), ("policies",), ("values",),
         ("search",), ("testing",), ("viewer", "doctor", "new")),
     "stl_programs.models": (
         ("base",), ("brought",), ("formats",), ("prices",), ("artifacts",), ("local",), ("served",), ("vllm",),
