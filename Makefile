@@ -24,7 +24,7 @@ study: setup
 	$(BIN)/python -m experiments.game24.study
 
 test: setup
-	$(BIN)/python -m pytest -m "not slow and not vllm"
+	$(BIN)/python -m pytest -m "not slow and not vllm" -n 2 --dist loadfile
 
 test-slow: setup .venv/.docs
 	$(BIN)/python -m pytest -m slow

@@ -66,14 +66,16 @@ class WeightOptimizer(Teleprompter):
     and how the tuned part is put in (`with_adapters`); it is found by the name of its class.
 
     Args:
-        iterations: n. tasks_per_iteration: m; the training set is used in order, and again from its start if it is
-            shorter than n * m.
+        iterations: n.
+        tasks_per_iteration: m; the training set is used in order, and again from its start if it is shorter than n * m.
         run_dir: where rollouts, data and adapters are written. A compile that was cut short goes on from there.
         start: fine-tune every iteration from the "base" model, or "continue" from the adapter before.
         lora: training settings, passed as a whole: what a `LoraSettings` leaves out is the paper's. None: those that
             the model directory brings.
         weights: directory of the tuned model's weights, where the model itself is served elsewhere.
         in_flight, concurrency, executor: see `run_tasks`.
+        seed: of rollouts and training.
+        callback: is told how far the compile is.
     """
 
     kinds: ClassVar[dict[str, type[WeightOptimizer]]] = {}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self, get_origin
 
 import dspy
@@ -19,9 +18,9 @@ from stl_programs.engine import Budget
 from stl_programs.errors import ModelError, OutOfRange, StlError
 from stl_programs.models import Model, load, string_of
 from stl_programs.models.base import PLAIN, ReplyOptions, Request
-from stl_programs.models.doors.dspy_lm import as_dspy
+from stl_programs.models.doors.dspy_lm import as_dspy, restored_lm, saved_lm
 from stl_programs.models.formats import choose_format, format_name, known_format
-from stl_programs.models.registry import adapter_record, base_name, restore_adapter
+from stl_programs.models.registry import adapter_record, base_name, is_adapter, restore_adapter
 from stl_programs.records import Usage
 from stl_programs.situations import Situation
 
@@ -83,7 +82,8 @@ class Predictor(dspy.Predict):
         self.adapter: str | None = None
         """The adapter that answers, as BASE@VERSION; `lm` is its base."""
         super().__init__(signature)
-        self._lm, self.role, self.samples, self.temperature = lm, role, samples, temperature
+        self.lm = lm
+        self.role, self.samples, self.temperature = role, samples, temperature
         self.max_tokens, self.format, self.logprobs, self.budget = max_tokens, known_format(format), logprobs, budget
 
     @classmethod
@@ -101,9 +101,12 @@ class Predictor(dspy.Predict):
 
     @lm.setter
     def lm(self, lm: Any) -> None:
-        """Another base. The adapter stays: it is refused, when it is asked, on a base that is not its own."""
-        if self.adapter is None or string_of(lm) != self.adapter:
-            self._lm = lm
+        """Another base; the name of a registered adapter brings that adapter. Else the one at hand stays: it is
+        refused, when it is asked, on a base that is not its own."""
+        name = string_of(lm)
+        if name is not None and is_adapter(name):
+            self.adapter, lm = name, base_name(name) if isinstance(lm, str) else lm
+        self._lm = lm
 
     @property
     def spec(self) -> Any:
@@ -121,7 +124,7 @@ class Predictor(dspy.Predict):
         if self.adapter is None:
             return load(self._lm)
         base = string_of(self._lm)
-        if base is not None and base != base_name(self.adapter):
+        if base is not None and base_name(base) != base_name(self.adapter):
             raise ModelError(f"the adapter {self.adapter} belongs to {base_name(self.adapter)}, and the predictor's lm "
                              f"is {base}; set the base's lm, or set predictor.adapter = None to ask {base} alone")
         return load(self.adapter)
@@ -172,19 +175,22 @@ class Predictor(dspy.Predict):
         format_ = choose_format(self.format, model)
         temperature, max_tokens = self.sampling
         options = ReplyOptions(logprobs=True) if self.logprobs else PLAIN
-        request = Request(format_.format(self.signature, self.demos, inputs), tuple(seeds), temperature=temperature,
-                          max_tokens=max_tokens, options=options, role=self.role, about=about, module=self,
-                          budget=self.budget)
-        with observe(self, model, request, inputs) as observed:
+        with observe(self, model, inputs) as call:
+            request = Request(format_.format(self.signature, self.demos, inputs), tuple(seeds), temperature=temperature,
+                              max_tokens=max_tokens, options=options, role=self.role, about=about, module=self,
+                              budget=self.budget)
             try:
-                reply = await engine.complete(current, model, request)
+                with call.asking(request):
+                    reply = await engine.complete(current, model, request)
+                    call.texts = reply.texts
             except OutOfRange as error:
                 current.bill(self.role, Usage(out_of_range=1))
                 return [Draw(None, str(error))] * len(seeds)
             draws = [self._read(format_, reply, i) for i in range(len(seeds))]
             if failures := sum(draw.fields is None for draw in draws):
                 current.bill(self.role, Usage(parse_failures=failures))
-            observed(reply, draws)
+                current.note(f"{self.role} draws that could not be read", failures)
+            call.answered(request, reply, draws)
         return draws
 
     def _read(self, format_: dspy.Adapter, reply: Any, i: int) -> Draw:
@@ -231,7 +237,7 @@ class Predictor(dspy.Predict):
             "signature": signature_state(self.signature), "settings": {
                 name: getattr(self, name) for name in self.SETTINGS} | {"format": self._spoken()},
             "budget": self.budget.to_dict() if self.budget else None,
-            "lm": lm.dump_state() if isinstance(lm, dspy.BaseLM) else string_of(lm),
+            "lm": saved_lm(lm) if isinstance(lm, dspy.BaseLM) else string_of(lm),
             "adapter": None if self.adapter is None else adapter_record(self.adapter)}
 
     def load_state(self, state: dict[str, Any], *, allow_unsafe_lm_state: bool = False) -> Self:
@@ -318,19 +324,6 @@ def _restored_lm(saved: Any, present: Any, unsafe: bool) -> Any:
     """The model that a saved program names; the LM object at hand where that is the same model."""
     if not isinstance(saved, dict):
         return present if saved is not None and string_of(present) == saved else saved
-    if isinstance(present, dspy.BaseLM) and present.model == saved.get("model"):
+    if isinstance(present, dspy.BaseLM) and base_name(present.model) == (saved.get("door") or saved.get("model")):
         return present
-    hidden = {"api_base", "base_url", "model_list", "engine"} & set(saved)
-    if hidden and not unsafe:
-        raise ModelError(f"the saved program asks {saved.get('model')} with its own {' and '.join(sorted(hidden))}; "
-                         "give the predictor that dspy LM before loading, or load with allow_unsafe_lm_state=True "
-                         "if you trust the file")
-    return dspy.BaseLM.load_state(saved, allow_custom_lm_class=unsafe)
-
-
-def export_path(path: str | Path) -> Path:
-    """Where a program is saved. Raises StlError for anything but a .json file."""
-    path = Path(path)
-    if path.suffix != ".json":
-        raise StlError(f"{path}: a program is saved as JSON; name a file that ends with .json")
-    return path
+    return restored_lm(saved, unsafe)

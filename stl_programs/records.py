@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
+
+from stl_programs.display import html_table, markdown_table
 
 Information = Literal["reward-free", "reward-guided", "reward and demonstrations"]
 """What a module may see, from least to most."""
@@ -76,8 +78,7 @@ class Action:
     irreversible: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Transition:
+class Transition(NamedTuple):
     """T(s, a): the next state, whether the task ended there, and what was observed (the state's text by default)."""
 
     state: State
@@ -195,3 +196,35 @@ class TaskResult:
     """The same, taken after the search."""
     notes: dict[str, int] = field(default_factory=dict)
     """What went wrong without failing the task, counted: states without a proposal, replies that did not parse, ..."""
+
+    @property
+    def cost(self) -> float | None:
+        """Dollars; None where a price is unknown."""
+        prices = [usage["dollars"] for usage in self.usage.values()]
+        return None if None in prices else sum(prices)
+
+    def _repr_html_(self) -> str:
+        """In a notebook: what came of the task and what it cost; what models wrote is escaped."""
+        return html_table(self.shown())
+
+    def _repr_markdown_(self) -> str:
+        """The same where a notebook shows Markdown."""
+        return markdown_table(self.shown())
+
+    def shown(self) -> dict[str, Any]:
+        """What a notebook shows, by name; what is empty goes without saying."""
+        return {"task": self.task, "seed": self.seed or None, "answer": self.answer, "failed": self.error,
+                "actions": " / ".join(self.trajectory), "ended by": self.ended, "chosen, not taken": self.untaken,
+                "taken": self.committed, "states judged": self.states_judged or None,
+                **cost_rows(self.usage, self.cost), "noticed": noticed(self.notes)}
+
+
+def cost_rows(usage: Mapping[str, Mapping[str, Any]], dollars: float | None) -> dict[str, Any]:
+    """Tokens and dollars of a bill by role, as rows of a table."""
+    tokens = sum(one["prompt_tokens"] + one["completion_tokens"] for one in usage.values())
+    return {"tokens": tokens or None, "dollars": "unknown" if dollars is None else dollars or None}
+
+
+def noticed(notes: Mapping[str, int]) -> str:
+    """Notes in one line."""
+    return "; ".join(f"{what}: {count}" for what, count in notes.items())

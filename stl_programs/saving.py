@@ -18,18 +18,27 @@ from stl_programs.errors import StlError
 from stl_programs.predictor import Predictor
 
 Part = Any
-"""A Predictor, a Saved module, or a list or dict of them."""
+"""A Predictor, a Saved module, any other dspy module, or a list or dict of them."""
 
 
 class Saved(dspy.Module):
-    """Base of what a saved program names by its kind: the name of its class. A subclass is known by being defined."""
+    """Base of what a saved program names by its kind: the name of its class. A subclass is known by being defined.
+
+    Raises TypeError, where it is defined, for a name that a class of this package has.
+    """
 
     settings: tuple[str, ...] = ()
     """Names of attributes that are saved: constructor arguments that are JSON, a scale or a budget."""
     kinds: ClassVar[dict[str, type[Saved]]] = {}
 
+    __getattribute__ = object.__getattribute__  # dspy's looks at every access, to warn of calls of `forward`
+
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        taken = Saved.kinds.get(cls.__name__)
+        if taken and taken.__module__ != cls.__module__ and taken.__module__.partition(".")[0] == __package__:
+            raise TypeError(f"{cls.__name__} is a class of {taken.__module__}, and a saved program names its parts by "
+                            "their class's name alone; give yours another name")
         Saved.kinds[cls.__name__] = cls
 
     def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
@@ -120,10 +129,10 @@ def _parts(module: Saved) -> Iterator[tuple[str, Part]]:
 
 def _is_part(part: Part) -> bool:
     if isinstance(part, list):
-        return bool(part) and all(isinstance(one, (Predictor, Saved)) for one in part)
+        return bool(part) and all(isinstance(one, dspy.Module) for one in part)
     if isinstance(part, dict):
-        return bool(part) and all(isinstance(one, (Predictor, Saved)) for one in part.values())
-    return isinstance(part, (Predictor, Saved))
+        return bool(part) and all(isinstance(one, dspy.Module) for one in part.values())
+    return isinstance(part, dspy.Module)
 
 
 def _dumped(part: Part) -> Any:
@@ -131,7 +140,9 @@ def _dumped(part: Part) -> Any:
         return [_dumped(one) for one in part]
     if isinstance(part, dict):
         return {"of": {name: _dumped(one) for name, one in part.items()}}
-    return part.dump_state()
+    if isinstance(part, (Predictor, Saved)):
+        return part.dump_state()
+    return {"dspy": type(part).__name__, "state": part.dump_state()}
 
 
 def _loaded(state: Any, present: Part, unsafe: bool) -> Part:
@@ -142,12 +153,24 @@ def _loaded(state: Any, present: Part, unsafe: bool) -> Part:
     if "of" in state:
         old = present if isinstance(present, dict) else {}
         return {name: _loaded(one, old.get(name), unsafe) for name, one in state["of"].items()}
+    if "dspy" in state:
+        return _loaded_by_dspy(state, present, unsafe)
     if "kind" in state:
         if type(present).__name__ == state["kind"]:
             return present.load_state(state, allow_unsafe_lm_state=unsafe)
         return build(state, unsafe)
     predictor = present if isinstance(present, Predictor) else Predictor.blank()
     return predictor.load_state(state, allow_unsafe_lm_state=unsafe)
+
+
+def _loaded_by_dspy(state: dict[str, Any], present: Part, unsafe: bool) -> dspy.Module:
+    """A dspy module's own state, into the one at hand: dspy does not say how to build it."""
+    if type(present).__name__ != state["dspy"]:
+        found = "nothing" if present is None else f"a {type(present).__name__}"
+        raise StlError(f"the saved program holds a dspy.{state['dspy']}, and this one has {found} in its place; build "
+                       "it of the same parts before loading")
+    present.load_state(state["state"], allow_unsafe_lm_state=unsafe)
+    return present
 
 
 def encoded(setting: Any) -> Any:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import html
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stl_programs.display import html_block, markdown_block, one_line
 from stl_programs.records import Sample, State, Task, Usage, ValueEstimate
-from stl_programs.situations import Sibling, Situation, Source
+from stl_programs.situations import Proposal, Sibling, Situation, Source
 
 ABOUT = ("program", "information", "answer", "chosen", "ended", "untaken")
 FEW = 64
@@ -98,7 +98,7 @@ class Tree:
         node = Node(len(self.nodes), parent.id, action, state, parent.depth + 1)
         if observation and observation != state.text:
             node.observed = observation
-        if source is not None:
+        if source is not None or logprob is not None:
             node.source, node.logprob = source, logprob
         self.nodes.append(node)
         children = parent.children
@@ -107,6 +107,42 @@ class Tree:
         else:
             parent.children = (*children, node.id) if len(children) < FEW else array("q", (*children, node.id))
         return node
+
+    def add_all(self, parent: Node, proposals: Sequence[Proposal]) -> list[Node]:
+        """A new child for each proposal, in order."""
+        nodes, depth, above, start = self.nodes, parent.depth + 1, parent.id, len(self.nodes)
+        for _, (state, _, _, observation), source, logprob in proposals:
+            node = Node(len(nodes), above, state.history[-1], state, depth)
+            if observation and observation != state.text:
+                node.observed = observation
+            if source is not None or logprob is not None:
+                node.source, node.logprob = source, logprob
+            nodes.append(node)
+        children, ids = parent.children, range(start, len(nodes))
+        if isinstance(children, array):
+            children.extend(ids)
+        else:
+            parent.children = (*children, *ids) if len(children) + len(ids) <= FEW else array("q", (*children, *ids))
+        return nodes[start:]
+
+    def renumber(self, nodes: list[Node]) -> None:
+        """Number the newest nodes, which have no children yet, in the order of `nodes`; a parent keeps its own order.
+
+        Where calls overlap, ids are given as they end; what is drawn by order must not depend on that.
+        """
+        start = len(self.nodes) - len(nodes)
+        if all(node.id == start + i for i, node in enumerate(nodes)):
+            return
+        for i, node in enumerate(nodes):
+            node.id = start + i
+        self.nodes[start:] = nodes
+        families: dict[int, list[int]] = {}
+        for node in nodes:
+            families.setdefault(node.parent or 0, []).append(node.id)
+        for parent, ids in families.items():
+            known = self.nodes[parent].children
+            known = known[:len(known) - len(ids)]
+            self.nodes[parent].children = array("q", (*known, *ids)) if isinstance(known, array) else (*known, *ids)
 
     def children(self, node: Node) -> list[Node]:
         nodes = self.nodes
@@ -135,6 +171,16 @@ class Tree:
                            for other in self.children(self.nodes[node.parent]) if other is not node)
         return Situation(self.environment, self.task, node.state, node.action, before, others, self.notes,
                          node.estimate)
+
+    def situations(self, nodes: Sequence[Node]) -> list[Situation]:
+        """`situation` of each; quicker where they have one parent."""
+        found, parent, before = [], None, None
+        for node in nodes:
+            if node.parent is not None and node.parent != parent:
+                parent, before = node.parent, self._before(self.nodes[node.parent])
+            found.append(Situation(self.environment, self.task, node.state, node.action,
+                                   None if node.parent is None else before, (), self.notes, node.estimate))
+        return found
 
     def _before(self, node: Node) -> Situation:
         """The situation of a parent, made once; from the root down, as trees may be deeper than Python's stack."""
@@ -173,14 +219,14 @@ class Tree:
             | ({"complete": True} if n.expanded and self.complete(n) else {})
             | ({"visits": n.visits, "value_sum": n.value_sum, "value_max": n.value_max} if n.visits else {})
             | {name: given for name, given in (
-                ("observed", n.observed), ("logprob", n.logprob), ("inputs", n.inputs),
+                ("observed", n.observed), ("logprob", n.logprob), ("prior", n.prior or None), ("inputs", n.inputs),
                 ("source", n.source and list(n.source)), ("untaken", n.state.untaken or None)) if given is not None}
             | ({"cost": _priced(paid.pop(n.state.key))} if n.state.key in paid else {})
             for n in self.nodes]}
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> Tree:
-        """The inverse of `to_dict`, without the states' payloads."""
+        """The inverse of `to_dict`, without the states' payloads and the nodes' `worth`."""
         task = Task(record.get("id", record["task"]), record["task"], record.get("fields", {}))
         tree: Tree | None = None
         for row in record["nodes"]:
@@ -199,6 +245,7 @@ class Tree:
             node.expanded, node.kept, node.listed = row["expanded"], row["kept"], row.get("complete", False)
             node.visits, node.value_sum = row.get("visits", 0), row.get("value_sum", 0.0)
             node.value_max, node.inputs = row.get("value_max", 0.0), row.get("inputs")
+            node.prior = row.get("prior", 0.0)
             if cost := row.get("cost"):
                 tree.paid[row["key"]] = Usage(**cost)
             if row["value"] is not None:
@@ -226,18 +273,23 @@ class Tree:
                             else c.estimate.score)
         return "\n".join(lines)
 
+    def __repr__(self) -> str:
+        answer = self.about.get("answer")
+        return (f"<{self.about.get('program', 'Tree')}: {len(self)} states of {one_line(self.task.text, 60)!r}"
+                + ("" if answer is None else f", answer {one_line(answer, 60)!r}") + ">")
+
     def _repr_html_(self) -> str:
         """In a notebook: the states that the search went on from; what models wrote is escaped."""
-        lines = self.render().splitlines()
-        more = f"\n... and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
-        title = f"{self.about.get('program', 'Tree')}: {len(self)} states, answer {self.about.get('answer')!r}"
-        return f"<p>{html.escape(title)}</p><pre>{html.escape(chr(10).join(lines[:SHOWN]) + more)}</pre>"
+        return html_block(self._shown())
 
+    def _repr_markdown_(self) -> str:
+        """The same where a notebook shows Markdown."""
+        return markdown_block(self._shown())
 
-def one_line(text: str, width: int = 100) -> str:
-    """`text` on one line, cut to `width` characters."""
-    flat = " / ".join(line.strip() for line in text.splitlines() if line.strip())
-    return flat if len(flat) <= width else f"{flat[:width - 3]}..."
+    def _shown(self) -> str:
+        lines = self.render().split("\n")
+        more = [f"... and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+        return "\n".join([repr(self), *lines[:SHOWN], *more])
 
 
 def _priced(usage: Usage) -> dict[str, Any]:

@@ -22,7 +22,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from typing import get_args
 
 import numpy as np
 
@@ -36,8 +35,9 @@ from stl_programs.search import BeamSearch
 from stl_programs.search.base import SearchProgram
 from stl_programs.search.best_first import BestFirstSearch
 from stl_programs.search.lite_search import LiteSearch
-from stl_programs.search.mcts import MCTS, Backup
+from stl_programs.search.mcts import MCTS
 from stl_programs.search.partial_expansion import PartialExpansionSearch
+from stl_programs.search.parts import BACKUPS
 from stl_programs.testing.tree_world import Calls, TreeWorld, WorldPolicy, WorldValue, uniform
 from stl_programs.tree import Node, Tree
 
@@ -63,7 +63,7 @@ def ours() -> dict[str, Callable[..., SearchProgram]]:
     for bonus in (0.0, 0.03, 0.06, 0.08, 0.1, 0.15):
         found[f"best-first, {bonus:g} a level"] = partial(
             BestFirstSearch, expansions=EVER, enough=math.inf, priority=partial(value_and_depth, bonus))
-    for backup, c, rollout in product(get_args(Backup), (0.02, 0.05, 0.1), (False, True)):
+    for backup, c, rollout in product(BACKUPS, (0.02, 0.05, 0.1), (False, True)):
         found[f"MCTS, {backup}, c {c:g}{', rollout' if rollout else ''}"] = partial(
             MCTS, simulations=EVER, backup=backup, exploration=c, rollout=rollout)
     for progress in (0.3, 0.5, 1.0):

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-import stl_programs
 from stl_programs.doctor.finding import Finding, output
+from stl_programs.version import __version__
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -25,7 +25,7 @@ def versions() -> Iterator[Finding]:
     python = platform.python_version()
     yield Finding("python", python, sys.version_info < (3, 11), {"version": python})
     yield Finding("platform", platform.platform())
-    version = stl_programs.__version__
+    version = __version__
     installed = version_of(PACKAGE) is not None
     yield Finding(PACKAGE, version if installed else f"{version}, a checkout that is not installed: make setup",
                   not installed, {"version": version})

@@ -6,6 +6,8 @@ import asyncio
 import hashlib
 import time
 
+import dspy
+
 from stl_programs.engine.budget import Cost, Ledger, cost_of
 from stl_programs.engine.context import Context, Work
 from stl_programs.engine.journal import Caller, Recorded, lost
@@ -109,6 +111,14 @@ class _Call:
     def _bill(self, usage: Usage) -> None:
         self.current.bill(self.request.role, usage, self.request.about, self.model.name)
 
+    def _tell_dspy(self, used: Usage) -> None:
+        """Tokens that were paid, to dspy's usage tracker where a user set one up; its own LMs tell them themselves."""
+        tracker = dspy.settings.usage_tracker
+        if tracker is not None and used.calls and not getattr(self.model, "through_dspy", False):
+            tracker.add_usage(self.model.name, {
+                "prompt_tokens": used.prompt_tokens, "completion_tokens": used.completion_tokens,
+                "total_tokens": used.prompt_tokens + used.completion_tokens})
+
     async def _send(self) -> Reply:
         for attempt in range(self.current.run.retries + 1):
             try:
@@ -159,6 +169,7 @@ class _Call:
         finally:
             if used != Usage():
                 self._bill(used)
+                self._tell_dspy(used)
             run.bank.settle(self.ledgers, bound, cost_of(used))
 
     def _bound(self) -> Cost:

@@ -57,6 +57,13 @@ class Run:
             self.ledger.book(Cost(states=result.states_expanded))
         self.asked: set[str] = set()
         """Keys of the replies of `own` that were used in this run: who asks again is answered for nothing."""
+        self.shown = 0
+        """Calls that callbacks were told of."""
+
+    def shows(self, limit: int) -> bool:
+        """Whether callbacks are told of one more call."""
+        self.shown += 1
+        return self.shown <= limit
 
     def release(self, seed: int, task: str) -> None:
         """Forget the replies that one trial paid for. They stay in the journal."""
@@ -129,8 +136,6 @@ class Context:
     """What this trial began and is not finished."""
     notes: Counter[str] = field(default_factory=Counter)
     """What went wrong without failing the search, counted."""
-    shown: int = 0
-    """Calls that callbacks were told of."""
     over: bool = False
     """The search has ended; what others wait for may still be under way."""
     closed: bool = False
@@ -149,14 +154,9 @@ class Context:
     def random(self, *parts: object) -> random.Random:
         return random.Random(self.draw_seed(*parts))
 
-    def note(self, what: str) -> None:
+    def note(self, what: str, count: int = 1) -> None:
         """Count something that the result has to say."""
-        self.notes[what] += 1
-
-    def shows(self, limit: int) -> bool:
-        """Whether callbacks are told of one more call."""
-        self.shown += 1
-        return self.shown <= limit
+        self.notes[what] += count
 
     def bill(self, role: str, usage: Usage, about: Any = None, model: str | None = None) -> None:
         """Add to the bill of a role, of the model that it asked, and of the state key that it asked about."""
@@ -184,12 +184,31 @@ class Context:
             # another trial's budget did not cover it: asked again, on this one's
 
     async def joined(self, key: Any, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """`make()`, shared by all who ask for `key` while it is under way; nothing is remembered afterwards."""
-        work = self.memory.get(key)
-        if work is None:
-            work = self.memory[key] = Work(self, make())
-            work.task.add_done_callback(lambda _: self.memory.pop(key, None))
-        return await work.wait()
+        """`make()`, shared by all who ask for `key` while it is under way; nothing is remembered afterwards.
+
+        Where the first asker is cancelled, the next one begins anew.
+        """
+        while (under_way := self.memory.get(key)) is not None:
+            try:
+                return await asyncio.shield(under_way)
+            except asyncio.CancelledError:
+                if not under_way.cancelled() or (me := asyncio.current_task()) is None or me.cancelling():
+                    raise
+        shared = self.memory[key] = asyncio.get_running_loop().create_future()
+        try:
+            result = await make()
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError):
+                shared.cancel()
+            else:
+                shared.set_exception(error)
+                shared.exception()  # seen, even where nobody else waits
+            raise
+        else:
+            shared.set_result(result)
+            return result
+        finally:
+            del self.memory[key]
 
     def _remember(self, key: Any, task: asyncio.Task[Any]) -> None:
         if task.cancelled() or task.exception() is not None:

@@ -206,8 +206,9 @@ class Journal:
                 raise JournalError(f"{self.path}: {_format(row)}; this version continues format {FORMAT}: choose "
                                    "another directory, or pass it as recorded=[...] to replay its replies")
             if not good and row != header:
-                raise JournalError(f"{self.path} belongs to another run: its settings are {row.get('fingerprint')}, "
-                                   f"these are {header['fingerprint']}; choose another directory or delete it")
+                raise JournalError(f"{self.path} belongs to another run: "
+                                   f"{_told_apart(row.get('fingerprint'), header['fingerprint'])}; choose another "
+                                   "file, or delete it")
             if good:
                 self.recording.read(row)
             good = end
@@ -261,6 +262,31 @@ class Journal:
     def close(self) -> None:
         with contextlib.suppress(OSError):
             self._file.close()
+
+
+DIFFERENCES, CHARACTERS = 3, 60
+"""Of a journal of another run: how many settings are named, and how much of each."""
+
+
+def _told_apart(old: Any, new: Any) -> str:
+    """Where two fingerprints differ, by the names that lead there: "its program.settings.width is 3, here it is 5"."""
+    found = list(_differences(old, new, ""))
+    shown = [f"its {where or 'settings'} is {_short(was)}, here it is {_short(now)}" for where, was, now in found]
+    more = [f"and {len(found) - DIFFERENCES} more"] if len(found) > DIFFERENCES else []
+    return "; ".join([*shown[:DIFFERENCES], *more])
+
+
+def _differences(old: Any, new: Any, where: str) -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in dict.fromkeys((*old, *new)):
+            yield from _differences(old.get(name), new.get(name), f"{where}.{name}".lstrip("."))
+    elif old != new:
+        yield where, old, new
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= CHARACTERS else f"{text[:CHARACTERS]} ..."
 
 
 def _pieces(value: Any, levels: int = 4) -> Iterator[str]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import Future, wait
 from contextvars import copy_context
 from pathlib import Path
 from typing import Any, TypeVar
 
 from stl_programs import models
+from stl_programs.engine import notices
 from stl_programs.engine.budget import Budget
 from stl_programs.engine.context import Run
 from stl_programs.engine.job import Job
@@ -62,8 +64,8 @@ async def run_tasks(
         in_flight: requests at once to one endpoint; `per_endpoint` sets single ones apart; `in_flight_total` bounds
             all. concurrency: tasks open at once; enough to keep the endpoint busy by default.
         journal: a JSON Lines file. What is found there is not done or paid again; what is new is appended.
-        fingerprint: what must be equal for a journal to be continued, beside the program, its settings and its
-            environment.
+        fingerprint: what must be equal for a journal to be continued, beside the program, its settings (its budgets
+            may grow) and its environment; an entry "program" stands in place of these.
         recorded: journals of other runs (same seed): calls that they hold are answered from there, for nothing.
         offline: send nothing at all; a call that no journal holds fails its task.
         share_judgements: one judgement per state for the whole run. For rollouts only, and only where the environment
@@ -107,15 +109,27 @@ async def run_tasks(
         await program.environment.aclose()
         if log:
             log.close()
-    return job.ordered()
+    results = job.ordered()
+    notices.warn(results)
+    return results
+
+
+BESIDE = frozenset({"budget", "traces", "train", "path"})
+"""Entries of a saved program that change no answer: a journal may be continued with others."""
 
 
 def identity(program: Search) -> dict[str, Any]:
-    """What a journal belongs to by default: the program with its settings, and its environment."""
+    """What a journal belongs to by default: the program with its settings but for its budgets, and its environment."""
     dump = getattr(program, "dump_state", None)
     if dump is None:
         return {"program": type(program).__name__, "environment": program.environment.name}
-    return {"program": dump()}
+    return {"program": _answering(dump())}
+
+
+def _answering(state: Any) -> Any:
+    if isinstance(state, dict):
+        return {name: _answering(entry) for name, entry in state.items() if name not in BESIDE}
+    return [_answering(entry) for entry in state] if isinstance(state, list) else state
 
 
 def _check_prices(program: Search, budget: Budget | None) -> None:
@@ -160,8 +174,12 @@ async def _transport():
             await models.close_sessions()
 
 
-def run_sync(work: Awaitable[T]) -> T:
-    """Await `work` from ordinary code, also inside a notebook's running loop."""
+def run_sync(work: Coroutine[Any, Any, T]) -> T:
+    """Await `work` from ordinary code, also inside a notebook's running loop.
+
+    Ctrl-C (KeyboardInterrupt) cancels it, waits until it has closed what it opened, and is raised. What dspy was told
+    by `dspy.context` holds for it too.
+    """
 
     async def main() -> T:
         try:
@@ -169,21 +187,40 @@ def run_sync(work: Awaitable[T]) -> T:
         finally:
             await models.close_sessions()
 
+    return _in_a_thread(main) if _inside_a_loop() else asyncio.run(main())
+
+
+def _inside_a_loop() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(main())
-    outcome: list[Any] = []
+        return False
+    return True
+
+
+def _in_a_thread(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Await `main()` on a loop of its own in a thread, as this one's is busy with the caller."""
+    begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = Future()
+    outcome: Future[T] = Future()
+
+    async def watched() -> T:
+        begun.set_result((asyncio.get_running_loop(), asyncio.current_task()))
+        return await main()
 
     def target() -> None:
         try:
-            outcome.extend((True, asyncio.run(main())))
+            outcome.set_result(asyncio.run(watched()))
         except BaseException as error:  # handed to the caller below
-            outcome.extend((False, error))
+            outcome.set_exception(error)
 
-    thread = threading.Thread(target=copy_context().run, args=(target,))
-    thread.start()
-    thread.join()
-    if not outcome[0]:
-        raise outcome[1]
-    return outcome[1]
+    threading.Thread(target=copy_context().run, args=(target,), name="run_sync", daemon=True).start()
+    try:
+        wait([outcome])
+    except BaseException:  # Ctrl-C falls into the thread that waits
+        loop, task = begun.result()
+        if task is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has closed: it was finished just now
+                loop.call_soon_threadsafe(task.cancel)
+        wait([outcome])
+        raise
+    return outcome.result()

@@ -13,6 +13,8 @@ from stl_programs.records import TaskResult, Usage
 
 TICK = 0.5
 """Seconds between two reports of progress while no task ends."""
+NOTEBOOK = "ipykernel.iostream"
+"""Where the error stream of a notebook's kernel comes from; it keeps to a terminal's line codes."""
 APART = 0.2
 """Seconds between two reports, at least."""
 
@@ -111,9 +113,9 @@ class Reports:
 
 
 def show_progress(status: Status) -> None:
-    """A live line on the terminal's error stream; elsewhere one line at the end. Pass it as `progress=`."""
+    """A live line on a terminal or under a notebook's cell; elsewhere one line at the end. Pass it as `progress=`."""
     finished = status.done == status.total
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() or type(sys.stderr).__module__ == NOTEBOOK:
         print(f"\r\x1b[K{status}", end="\n" if finished else "", file=sys.stderr, flush=True)
     elif finished:
         print(status, file=sys.stderr)

@@ -11,7 +11,7 @@ from typing import Any
 
 from stl_programs.engine.context import context
 from stl_programs.environments.base import Environment
-from stl_programs.errors import JournalError, StlError, TransientError
+from stl_programs.errors import JournalError, StlError, TaskError, TransientError
 from stl_programs.records import Action, State, Task, Transition, Usage
 
 ROLE = "environment"
@@ -75,23 +75,33 @@ def step_key(*parts: object) -> str:
 
 async def _once(environment: Environment, task: Task, path: tuple[str, ...], what: str,
                 ask: Callable[[], Awaitable[Transition]]) -> Transition:
-    """One request to the environment, by seed, task and path: remembered, found in a journal, or sent."""
+    """One request to the environment, by seed, task and path: remembered, found in a journal, or sent.
+
+    A refusal (TaskError) is an answer, and kept like one.
+    """
     current = context()
     key = step_key(current.seed, current.task, *path)
     run = current.run
 
-    async def send() -> Transition:
+    async def send() -> Transition | TaskError:
         for recording in (run.own, run.recorded):
-            if key in recording.steps:
-                return environment.restore(path, recording.steps[key])
+            if (row := recording.steps.get(key)) is not None:
+                return TaskError(row["refused"]) if "refused" in row else environment.restore(path, row)
         if run.offline:
             raise JournalError(f"offline: {what} of {current.task!r} is in no journal")
-        transition = await _send(environment, what, ask)
+        try:
+            found: Transition | TaskError = await _send(environment, what, ask)
+        except TaskError as error:
+            found = error
         if run.journal:
-            run.journal.step(key, _record(environment, transition))
-        return transition
+            run.journal.step(key, {"refused": str(found)} if isinstance(found, TaskError) else
+                             _record(environment, found))
+        return found
 
-    return await current.once(("step", key), send)
+    found = await current.once(("step", key), send)
+    if isinstance(found, TaskError):
+        raise TaskError(str(found))
+    return found
 
 
 def _record(environment: Environment, transition: Transition) -> dict[str, Any]:

@@ -170,6 +170,11 @@ class _Tuned:
         return await self.base.complete(request if request.adapter else request.replace(adapter=self.name))
 
 
+def is_adapter(name: str | None) -> bool:
+    """Whether `name` is that of a registered adapter."""
+    return name in _adapters
+
+
 def adapter_path(name: str) -> Path:
     """The directory behind a registered adapter name."""
     if name not in _adapters:

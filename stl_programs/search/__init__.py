@@ -1,5 +1,8 @@
 """One small file per algorithm over shared parts."""
 
+from typing import TYPE_CHECKING, Any
+
+from stl_programs.exports import found, newcomers
 from stl_programs.search.base import SearchProgram
 from stl_programs.search.beam import BeamSearch
 from stl_programs.search.best_first import BestFirstSearch
@@ -11,3 +14,12 @@ from stl_programs.tree import Found
 
 __all__ = ["MCTS", "BeamSearch", "BestFirstSearch", "Found", "GreedySearch", "LiteSearch",
            "PartialExpansionSearch", "SearchProgram"]
+
+GROWN = newcomers(__name__)
+"""Public classes of files that are not listed above, each with its module."""
+__all__ += GROWN
+
+
+if not TYPE_CHECKING:  # a type checker reads the files themselves
+    def __getattr__(name: str) -> Any:
+        return found(__name__, GROWN, name)

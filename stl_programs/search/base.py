@@ -21,7 +21,7 @@ from stl_programs.saving import Saved
 from stl_programs.search.files import load_program, write_program
 from stl_programs.search.parts import best_kept_leaf, distinct, score_of, set_priors
 from stl_programs.search.shown import Outcome
-from stl_programs.situations import Proposal
+from stl_programs.situations import Proposal, Situation
 from stl_programs.tree import Found, Node, Tree
 from stl_programs.values import BaseValue
 from stl_programs.values.base import judges
@@ -115,7 +115,7 @@ class SearchProgram(Saved):
         if leaf.state.untaken:
             tree.about["untaken"] = leaf.action
         if not tree.root.children and not tree.root.state.terminal:
-            engine.context().note("nothing to choose from at the start")
+            engine.context().note(engine.NO_CHOICE)
         return Found(tree, leaf, answer, ended, None if spent is None else spent.owner)
 
     async def commit(self, found: Found) -> Found:
@@ -233,14 +233,26 @@ class SearchProgram(Saved):
             return await self._expand(tree, node, count)
         return await engine.context().joined(("expand", id(tree), node.id), lambda: self._expand(tree, node, None))
 
+    async def expand_each(self, tree: Tree, nodes: list[Node]) -> list[list[Node]]:
+        """`expand` for all of `nodes`, side by side; no other work may add to the tree meanwhile.
+
+        New states are numbered in the order of `nodes`, whichever call ends first.
+        """
+        start = len(tree)
+        families = await engine.together(*(self.expand(tree, node) for node in nodes))
+        tree.renumber([child for family in families for child in family if child.id >= start])
+        return families
+
     async def _expand(self, tree: Tree, node: Node, count: int | None) -> list[Node]:
         known = tree.children(node)
-        children = known if known and count is None and node.listed else self.add(
-            tree, node, await self.propose(tree, node, count))
+        if known and count is None and node.listed:
+            children = known
+        else:
+            children = self.add(tree, node, await self.propose(tree, node, count))
         if count is None:
             node.listed = True
         await self.judge(tree, [child for child in children if child.estimate is None])
-        return tree.children(node)
+        return tree.children(node) if known else children
 
     async def propose(self, tree: Tree, node: Node, count: int | None = None, draw: int = 0) -> list[Proposal]:
         """Up to `count` (None: as many as the policy gives) new successors of `node`; it counts as expanded.
@@ -250,20 +262,37 @@ class SearchProgram(Saved):
         """
         engine.context().spend_state()
         exclude = [] if draw or count is None else [child.action or "" for child in tree.children(node)]
-        proposals = await self.policy.aforward(tree.situation(node), count, exclude, draw)
+        proposals = await self._ahead(tree, node, count, exclude, draw)
         node.expanded = True
-        if self.environment.cyclic:
-            visited = {before.state.key for before in tree.path(node)}
-            proposals = [one for one in proposals if one.transition.state.key not in visited]
         if not proposals and not tree.children(node):
             engine.context().note("states without a proposal")
         return proposals
 
+    def situation(self, tree: Tree, node: Node) -> Situation:
+        """What the policy sees of `node`; override it to show more, as notes, or what was tried there as siblings."""
+        return tree.situation(node)
+
+    async def _ahead(self, tree: Tree, node: Node, count: int | None, exclude: list[str], draw: int) -> list[Proposal]:
+        """What the policy proposes; with cycles, what does not lead back to the path.
+
+        Asked for `count` of them, the policy is asked again without those that lead back.
+        """
+        situation = self.situation(tree, node)
+        proposals = await self.policy.aforward(situation, count, exclude, draw)
+        if not self.environment.cyclic:
+            return proposals
+        visited = {before.state.key for before in tree.path(node)}
+        while True:
+            back = [one.action.text for one in proposals if one.transition.state.key in visited]
+            if count is None or set(back) <= set(exclude):
+                return [one for one in proposals if one.transition.state.key not in visited]
+            exclude = [*exclude, *back]
+            proposals = await self.policy.aforward(situation, count, exclude, draw)
+
     def add(self, tree: Tree, node: Node, proposals: list[Proposal]) -> list[Node]:
         """The proposals as children of `node`; where the policy gave log-probabilities, with priors."""
-        children = [tree.add(node, step.state.history[-1], step.state, observation=step.observation, source=source,
-                             logprob=logprob) for _, step, source, logprob in proposals]
-        if any(child.logprob is not None for child in children):
+        children = tree.add_all(node, proposals)
+        if [child for child in children if child.logprob is not None]:
             set_priors(tree.children(node))
         return children
 
@@ -277,19 +306,21 @@ class SearchProgram(Saved):
         seen = {node.state.key for node in tree.nodes if node.expanded}
         rest = [node for node in tree.nodes if node.estimate is not None and not node.estimate.missing
                 and not node.state.terminal and node.depth < self.environment.max_depth]
-        await engine.together(*(self.expand(tree, node) for node in distinct(rest) if node.state.key not in seen))
+        await self.expand_each(tree, [node for node in distinct(rest) if node.state.key not in seen])
 
     async def judge(self, tree: Tree, nodes: list[Node]) -> None:
         """Estimate the states of `nodes`, all together. Raises BudgetSpent after those that the budget covered."""
         if not nodes:
             return
-        judged = await self.value.aforward([tree.situation(node) for node in nodes])
-        spent, unit = None, self.unit
+        judged = await self.value.aforward(tree.situations(nodes))
+        spent, low, high = None, self.environment.scale.bottom, self.environment.scale.top
         for node, estimate in zip(nodes, judged, strict=True):
             if isinstance(estimate, BudgetSpent):
                 spent = estimate
             else:
-                node.estimate, node.worth = estimate, unit(estimate)
+                node.estimate, node.worth = estimate, scaled(estimate.score, low, high)
+                if estimate.score is None:
+                    engine.context().note(engine.UNJUDGED)
         if spent:
             raise spent
 
@@ -306,12 +337,8 @@ class SearchProgram(Saved):
 
     def unit(self, estimate: ValueEstimate | None) -> float:
         """An estimate scaled to [0, 1] by the environment's scale; a missing one is worth 0."""
-        if estimate is None or estimate.score is None:
-            return 0.0
         scale = self.environment.scale
-        low, high = scale.bottom, scale.top
-        scaled = (estimate.score - low) / (high - low)
-        return 0.0 if scaled < 0.0 else 1.0 if scaled > 1.0 else scaled
+        return scaled(None if estimate is None else estimate.score, scale.bottom, scale.top)
 
     # Saving: JSON beside adapter folders, never pickle
 
@@ -338,6 +365,13 @@ class SearchProgram(Saved):
     def load(self, path: Any, allow_pickle: bool = False, allow_unsafe_lm_state: bool = False) -> None:
         """Take over a saved program; see `load_state`."""
         load_program(self, path, allow_unsafe_lm_state)
+
+
+def scaled(score: float | None, low: float, high: float) -> float:
+    """A score of [low, high] as one of [0, 1]; a missing one is worth 0, one beyond an end what the end is."""
+    if score is None or score <= low:
+        return 0.0
+    return 1.0 if score >= high else (score - low) / (high - low)
 
 
 def _plain(value: Any) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from stl_programs import engine
 from stl_programs.environments.base import Environment
 from stl_programs.policies import BasePolicy
 from stl_programs.search.base import SearchProgram
@@ -38,7 +37,7 @@ class BeamSearch(SearchProgram):
         for _ in range(self.environment.max_depth):
             judged = [node for node in level if node.estimate is None or not node.estimate.missing]
             grow = distinct([*beam, *judged]) if self.expand_what == "all" else beam
-            families = await engine.together(*(self.expand(tree, node) for node in grow))
+            families = await self.expand_each(tree, grow)
             level = [child for family in families for child in family]
             of_beam = [child for node in beam for child in tree.children(node)]
             kept = self.best(tree, of_beam, self.width)

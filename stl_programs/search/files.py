@@ -13,8 +13,13 @@ from stl_programs.saving import Saved
 
 
 def write_program(program: Saved, path: str | Path) -> None:
-    """Write `program` to `path`; its adapters are copied into a folder beside it and named from there."""
+    """Write `program` to `path`; its adapters are copied into a folder beside it and named from there.
+
+    Raises StlError for anything but a .json file.
+    """
     path = Path(path)
+    if path.suffix != ".json":
+        raise StlError(f"{path}: a program is saved as JSON; name a file that ends with .json")
     state = program.dump_state()
     for predictor in _tuned(state):
         predictor["adapter"] = export_adapter(predictor["adapter"], path.parent / f"{path.stem}-adapters")
@@ -35,6 +40,8 @@ def load_program(program: Saved, path: str | Path, allow_unsafe_lm_state: bool =
         raise StlError(f"cannot read the program {path}: {error.strerror}") from error
     except ValueError as error:
         raise StlError(f"{path} is no saved program: {error}") from None
+    if not isinstance(state, dict):
+        raise StlError(f"{path} is no saved program: it holds a {type(state).__name__}")
     for predictor in _tuned(state):
         predictor["adapter"]["path"] = str((path.parent / predictor["adapter"]["path"]).resolve())
     try:

@@ -9,7 +9,17 @@ from stl_programs import engine
 from stl_programs.environments.base import Environment
 from stl_programs.policies import BasePolicy
 from stl_programs.search.base import SearchProgram
-from stl_programs.search.parts import BACKUPS, SELECTIONS, Backup, Selection, named
+from stl_programs.search.parts import (
+    BACKUPS,
+    SELECTIONS,
+    Backup,
+    Selection,
+    best_by_uct,
+    mean,
+    named,
+    open_children,
+    uct,
+)
 from stl_programs.tree import Node, Tree
 from stl_programs.values import BaseValue
 
@@ -68,17 +78,23 @@ class MCTS(SearchProgram):
             return None
         path, c = [node], self.exploration
         bonus, q_of = named(self.selection, SELECTIONS, "selection"), named(self.backup, BACKUPS, "backup")
+        usual = bonus is uct and q_of is mean
         while node.expanded:
-            children = [child for child in map(nodes.__getitem__, node.children)
-                        if not (child.closed or (child.in_flight and not child.expanded))]
-            if not children:
+            found = best_by_uct(nodes, node, c) if usual else self._best(nodes, node, bonus, q_of)
+            if found is None:
                 return None
-            scores = bonus(node, children, q_of(children), c)
-            node = children[scores.index(max(scores))]
+            node = found
             path.append(node)
         for node in path:
             node.in_flight += 1
         return path
+
+    def _best(self, nodes: list[Node], node: Node, bonus: Selection, q_of: Backup) -> Node | None:
+        children = open_children(nodes, node)
+        if not children:
+            return None
+        scores = bonus(node, children, q_of(children), self.exploration)
+        return children[scores.index(max(scores))]
 
     async def simulate(self, tree: Tree, path: list[Node]) -> None:
         """Expand the end of `path`, go on to the best successor (with `rollout`, to the end), and back that up."""

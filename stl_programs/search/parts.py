@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from math import exp, log, sqrt
-from typing import TYPE_CHECKING, Any, TypeVar
+from math import exp, inf, log, sqrt
+from typing import Any, Protocol, TypeVar
 
+from stl_programs.environments.base import Environment
 from stl_programs.tree import Node, Tree
-
-if TYPE_CHECKING:
-    from stl_programs.search.base import SearchProgram
 
 Backup = Callable[[Sequence[Node]], list[float]]
 """children -> what each is worth by what was backed up through it (its Q), in [0, 1]."""
@@ -18,7 +16,18 @@ Selection = Callable[[Node, Sequence[Node], list[float], float], list[float]]
 """(parent, children, their Q, exploration constant) -> a score each; the highest is gone to."""
 Priority = Callable[[Node, Tree], float]
 """How soon a node is to be expanded: higher goes first."""
-FinalChoice = Callable[["SearchProgram", Tree], Node]
+
+
+class Chooser(Protocol):
+    """What a final choice needs of a search program."""
+
+    environment: Environment
+
+    def best(self, tree: Tree, nodes: list[Node], count: int) -> list[Node]:
+        """The `count` best nodes of distinct states."""
+
+
+FinalChoice = Callable[[Chooser, Tree], Node]
 """The leaf that is answered with."""
 
 Part = TypeVar("Part")
@@ -63,6 +72,28 @@ def uct(parent: Node, children: Sequence[Node], q: list[float], c: float) -> lis
             for child, worth in zip(children, q, strict=True)]
 
 
+def open_children(nodes: Sequence[Node], parent: Node) -> list[Node]:
+    """The children below which something is left to learn, and that no simulation is expanding."""
+    return [child for i in parent.children
+            if not ((child := nodes[i]).closed or (child.in_flight and not child.expanded))]
+
+
+def best_by_uct(nodes: Sequence[Node], parent: Node, c: float) -> Node | None:
+    """The open child with the highest `uct` of its `mean`, in one pass: what simulations do most. None without one."""
+    best, top = None, -inf
+    explore = c * sqrt(2.0 * log(parent.visits + parent.in_flight + 1))
+    for i in parent.children:
+        child = nodes[i]
+        flying = child.in_flight
+        if child.closed or (flying and not child.expanded):
+            continue
+        n = child.visits + 1
+        score = (child.worth + child.value_sum) / n + explore / sqrt(n + flying)
+        if score > top:
+            best, top = child, score
+    return best
+
+
 def puct(parent: Node, children: Sequence[Node], q: list[float], c: float) -> list[float]:
     """Q + c P sqrt(N) / (1 + n) (AlphaZero), P the policy's probability of the action among its siblings."""
     explore = c * sqrt(parent.visits + parent.in_flight + 1)
@@ -93,7 +124,7 @@ def by_value(node: Node, tree: Tree) -> float:
 
 # Final choice
 
-def best_kept_leaf(program: SearchProgram, tree: Tree) -> Node:
+def best_kept_leaf(program: Chooser, tree: Tree) -> Node:
     """The best finished state that was kept, else the best of the deepest states.
 
     Where a budget ended the search, the deepest may have been judged and not been kept yet.
@@ -107,14 +138,14 @@ def best_kept_leaf(program: SearchProgram, tree: Tree) -> Node:
     return leaf
 
 
-def best_judged(program: SearchProgram, tree: Tree) -> Node:
+def best_judged(program: Chooser, tree: Tree) -> Node:
     """The best finished state that was judged; without one, the best of all judged states; the root before any."""
     judged = [node for node in tree.nodes if node.estimate is not None]
     [leaf] = program.best(tree, [node for node in judged if node.state.terminal] or judged or [tree.root], 1)
     return leaf
 
 
-def vote(program: SearchProgram, tree: Tree, weighted: bool = True) -> Node:
+def vote(program: Chooser, tree: Tree, weighted: bool = True) -> Node:
     """The answer of most finished states, each vote weighted by the state's worth: self-consistency with a value."""
     leaves = [node for node in tree.nodes if node.kept and node.state.terminal]
     if not leaves:

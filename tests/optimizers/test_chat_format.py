@@ -16,6 +16,11 @@ from stl_programs.testing.simulator import Simulator
 SMALL = LoraSettings(epochs=1, learning_rate=1e-3, batch_size=8, max_length=2048)
 
 
+def judge(saved):
+    """The predictor of the value in a saved program."""
+    return saved["parts"]["value"]["parts"]["predict"]
+
+
 def test_two_iterations_in_the_stock_format(env, tiny_chat_model, tmp_path):
     with Simulator(game24_script, ["player"]) as server:
         served = open_remote("hosted_vllm/player", api_base=server.url)
@@ -31,7 +36,7 @@ def test_two_iterations_in_the_stock_format(env, tiny_chat_model, tmp_path):
         assert tuned.value.lm.startswith("hosted_vllm/player@value-v2-")
         assert tuned(task="4 5 6 10").usage["value"]["parse_failures"] == 0
         tuned.save(tmp_path / "program.json")
-        assert json.loads((tmp_path / "program.json").read_text())["value"]["format"] == "chat"
+        assert judge(json.loads((tmp_path / "program.json").read_text()))["settings"]["format"] == "chat"
 
 
 def test_an_adapter_is_never_asked_in_another_format(env, tmp_path):
@@ -46,8 +51,8 @@ def test_an_adapter_is_never_asked_in_another_format(env, tmp_path):
     tuned.value.format = None
     tuned.save(tmp_path / "program.json")
     saved = json.loads((tmp_path / "program.json").read_text())
-    assert saved["value"]["format"] == "compact"
-    saved["value"]["format"] = "lookahead"
+    assert judge(saved)["settings"]["format"] == "compact"
+    judge(saved)["settings"]["format"] = "lookahead"
     (tmp_path / "program.json").write_text(json.dumps(saved))
     loaded = BeamSearch(env, LegalMoves(), Uniform())
     with pytest.raises(AdapterError, match="cannot be asked in 'lookahead'"):

@@ -89,7 +89,7 @@ def test_a_run_records_what_it_used(env, tmp_path):
     assert record["settings"] == asdict(LoraSettings()) | quick
     header = json.loads((tmp_path / "run" / "rollouts-1.jsonl").read_text().splitlines()[0])
     program = header["fingerprint"]["program"]
-    assert program["settings"]["expand_what"] == "all" and program["value"]["aggregate"] == "max"
+    assert program["settings"]["expand_what"] == "all" and program["parts"]["value"]["settings"]["aggregate"] == "max"
 
 
 @pytest.mark.parametrize(("training", "why"), [

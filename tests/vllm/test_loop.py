@@ -7,6 +7,7 @@ import pytest
 from optimizers import LoraSettings, SelfTaughtLookahead
 from stl_programs import BeamSearch, Policy, Uniform, Value, engine, models
 from stl_programs.records import Task
+from stl_programs.situations import Situation
 from tests.vllm.conftest import serving
 
 pytestmark = pytest.mark.vllm
@@ -82,10 +83,10 @@ def test_the_tuned_value_knows_better_what_can_be_made_into_24(env, compiled):
     solvable, others = ["4 6", "3 8", "12 12", "10 14", "2 12", "4 20"], ["1 2", "5 5", "3 4", "7 9", "1 1", "8 9"]
 
     def gap(value: Value) -> float:
-        states = [env.reset(Task(text, text)) for text in solvable + others]
+        situations = [Situation(env, Task(text, text), env.reset(Task(text, text))) for text in solvable + others]
         value = value.deepcopy()
         value.samples = 8
-        scores = [found.score for found in engine.run_sync(value.judge(env, Task("", ""), states))]
+        scores = [found.score for found in engine.run_sync(value.aforward(situations))]
         return sum(scores[:len(solvable)]) / len(solvable) - sum(scores[len(solvable):]) / len(others)
 
     assert gap(compiled[0].value) > gap(program(env).value) + 2

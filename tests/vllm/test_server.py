@@ -36,10 +36,15 @@ def asked(subject, prompt: str, **options):
     return asyncio.run(whole())
 
 
-@pytest.mark.parametrize("options", [{"temperature": -1.0}, {"max_tokens": 100_000}, {"max_tokens": 0}])
-def test_a_bad_request_does_not_pass_when_sent_again(subject, options):
-    with pytest.raises(ModelError, match="answered 400") as raised:
+@pytest.mark.parametrize("options", [{"temperature": -1.0}, {"max_tokens": 0}])
+def test_a_bad_request_is_not_sent(subject, options):
+    with pytest.raises(ModelError, match="1 draw or more of 1 token or more, at a temperature of 0 or more"):
         asked(subject, subject.prompts[0], **options)
+
+
+def test_a_request_that_the_server_refuses_does_not_pass_when_sent_again(subject):
+    with pytest.raises(ModelError, match="answered 400") as raised:
+        asked(subject, subject.prompts[0], max_tokens=100_000)
     assert not isinstance(raised.value, TransientError)
 
 

@@ -77,6 +77,28 @@ def as_dspy(model: str | Model) -> dspy.LM:
     return DoorLM(model.name, engine=engine, async_engine=AsyncDoorEngine(engine))
 
 
+def saved_lm(lm: dspy.BaseLM) -> dict[str, Any]:
+    """What a saved predictor says of its dspy LM: model, settings and connection; no key, and no adapter."""
+    if not isinstance(lm, DoorLM):
+        return lm.dump_state()
+    settings = {name: setting for name, setting in lm.kwargs.items() if name in OF_DSPY and setting is not None}
+    return {"door": registry.base_name(lm.model), "connection": lm.engine.connection, "settings": settings,
+            "cache": lm.cache}
+
+
+def restored_lm(state: dict[str, Any], unsafe: bool) -> dspy.BaseLM:
+    """The inverse of `saved_lm`. Raises ModelError for a server that only the file names, unless `unsafe`."""
+    door, connection = state.get("door"), state.get("connection", {})
+    hidden = sorted({"api_base", "base_url", "model_list", "engine"} & {*state, *connection})
+    if hidden and not unsafe:
+        raise ModelError(f"the saved program asks {door or state.get('model')} with its own {' and '.join(hidden)}; "
+                         "give the predictor that dspy LM before loading, or load with allow_unsafe_lm_state=True if "
+                         "you trust the file")
+    if door is None:
+        return dspy.BaseLM.load_state(state, allow_custom_lm_class=unsafe)
+    return lm(door, **connection, **state["settings"], cache=state["cache"])
+
+
 def _open(name: str, connection: dict[str, Any]) -> Model:
     """The model, with a connection of its own where there is anything to say about it."""
     if "/" not in name or not connection:

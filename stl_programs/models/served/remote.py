@@ -198,6 +198,9 @@ class DspyModel:
     Tokens are what the object reports to dspy's usage tracker, which may be none.
     """
 
+    through_dspy = True
+    """dspy itself notes its calls: tokens, history, callbacks."""
+
     def __init__(self, lm: dspy.BaseLM):
         self.lm, self.name = lm, lm.model
         self.endpoint: str | None = lm.model

@@ -26,10 +26,10 @@ TASKS = ENV.tasks("test")[:8]
 class Failing(WorldValue):
     """Cannot judge the states of one world."""
 
-    async def aforward(self, environment, task, state):
-        if task == TASKS[0]:
+    async def estimate(self, situation):
+        if situation.task == TASKS[0]:
             raise StlError("this world cannot be judged")
-        return await super().aforward(environment, task, state)
+        return await super().estimate(situation)
 
 
 def beams(value, row, folder, **options):

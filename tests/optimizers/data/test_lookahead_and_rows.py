@@ -11,7 +11,7 @@ from signatures.game24 import SCALE, LookaheadNumbers
 from stl_programs import BeamSearch, LegalMoves
 from stl_programs.engine import run_sync
 from stl_programs.environments.game24.world import solvable
-from stl_programs.models.formats import CompactFormat, LookaheadFormat
+from stl_programs.models.formats import ChatFormat, CompactFormat, LookaheadFormat
 from tests.conftest import ExactValue, ScriptedValue
 
 
@@ -101,7 +101,34 @@ def test_the_latest_label_of_a_state_wins():
 
 def test_what_cannot_be_said_and_read_back_is_malformed():
     dataset = build([example(), example("3 8", rationale="a | b"), example("2 12", rationale="")])
-    assert dataset.manifest["dropped"] == {"malformed": 2}
+    assert dataset.manifest["dropped"] == {
+        "malformed: rationale contains what the format compact separates its fields by": 1,
+        "malformed: rationale is empty": 1}
+
+
+@pytest.mark.parametrize("field", ["action", "next_state", "rationale"])
+@pytest.mark.parametrize("format_", [LookaheadFormat(), ChatFormat(), CompactFormat()])
+def test_white_space_at_the_ends_is_no_reason_and_an_empty_field_is_named(format_, field):
+    for text in ("page ", " page", "page\n", "page"):
+        [row] = build([example(**{field: text})], format_=format_).rows
+        assert row == build([example(**{field: "page"})], format_=format_).rows[0]
+    said = {"action": "best_action"}.get(field, field)
+    with pytest.raises(ValueError, match=f"malformed: {said} is empty"):
+        build([example(**{field: " \n"})], format_=format_)
+
+
+def test_the_words_of_the_format_in_a_field_are_named():
+    with pytest.raises(ValueError, match="malformed: next_state contains what the format lookahead separates its fie"):
+        build([example(next_state="Thus the correctness score is 3.")], format_=LookaheadFormat())
+    with pytest.raises(ValueError, match="malformed: rationale contains what the format chat separates its fields by"):
+        build([example(rationale="so\n[[ ## score ## ]]\n3")], format_=ChatFormat())
+
+
+def test_equal_keys_of_different_tasks_are_two_rows_unless_values_do_not_depend_on_the_task():
+    one, other = example(task="buy a red mug"), example(task="buy a blue lamp", target=0.001)
+    assert [e.task for e in build([one, other]).examples] == ["buy a red mug", "buy a blue lamp"]
+    dataset = build([one, other], task_free=True)
+    assert dataset.examples == [other] and dataset.manifest["dropped"] == {"a newer label of the same state": 1}
 
 
 def test_filters_are_named_in_the_manifest():

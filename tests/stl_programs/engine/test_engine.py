@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from stl_programs import MCTS, BeamSearch, Budget, GreedySearch, LegalMoves, Policy, Uniform, Value, run_sync, run_tasks
 from stl_programs.engine import Context, Gate, Journal, Run, TaskResult, enter, read_journal
+from stl_programs.engine.run import identity
 from stl_programs.errors import JournalError, ModelError, StlError, TransientError
 from stl_programs.models.base import Prices
 from stl_programs.situations import Situation
@@ -131,8 +132,12 @@ def test_another_search_over_a_recorded_tree_pays_for_unseen_nodes_only(env, tmp
 def test_a_journal_of_another_run_is_refused(env, tmp_path):
     program, path = GreedySearch(env, LegalMoves(), Uniform()), tmp_path / "journal.jsonl"
     run(program, env.tasks("test")[:1], journal=path, fingerprint={"width": 5})
-    with pytest.raises(JournalError, match="belongs to another run"):
+    with pytest.raises(JournalError, match="another run: its width is 5, here it is 6; choose another file"):
         run(program, env.tasks("test")[:1], journal=path, fingerprint={"width": 6})
+    with pytest.raises(JournalError, match=r'its program\.kind is "GreedySearch", here it is "BeamSearch"; its '
+                                           r"program\.settings\.width is null, here it is 3"):
+        run(BeamSearch(env, LegalMoves(), Uniform(), width=3), env.tasks("test")[:1], journal=path,
+            fingerprint={"width": 5})
     path.write_text("no json\n")
     with pytest.raises(JournalError, match="line 1 is not JSON"):
         run(program, env.tasks("test")[:1], journal=path)
@@ -181,11 +186,12 @@ def test_what_failed_before_a_kill_counts_against_the_budget_after_it(env, tmp_p
 
 def test_a_journal_has_one_writer(env, tmp_path):
     path = tmp_path / "journal.jsonl"
-    journal = Journal(path, {})
+    program = GreedySearch(env, LegalMoves(), Uniform())
+    journal = Journal(path, identity(program))
     with pytest.raises(JournalError, match="is being written by another process"):
-        run(GreedySearch(env, LegalMoves(), Uniform()), env.tasks("test")[:1], journal=path)
+        run(program, env.tasks("test")[:1], journal=path)
     journal.close()
-    assert run(GreedySearch(env, LegalMoves(), Uniform()), env.tasks("test")[:1], journal=path)
+    assert run(program, env.tasks("test")[:1], journal=path)
 
 
 def test_a_full_disk_is_one_clear_error(tmp_path):
@@ -423,4 +429,38 @@ def test_progress_tells_where_the_run_stands(env, tmp_path):
     assert seen[-1].calls == len(model.requests) and seen[-1].tokens == model.prompt_tokens + model.completion_tokens
     assert seen[-1].states == sum(r.states_expanded for r in results)
     assert seen[-1].dollars == pytest.approx(seen[-1].tokens * 1e-6)
-    assert json.loads((tmp_path / "j").read_text().splitlines()[0])["format"] == 3
+    assert json.loads((tmp_path / "j").read_text().splitlines()[0])["format"] == 4
+
+
+@pytest.mark.parametrize("first", ["returns", "raises", "is cancelled"])
+def test_joined_work_is_done_once_and_outlives_no_one(first):
+    began, release = [], asyncio.Event()
+
+    async def make():
+        began.append(1)
+        await release.wait()
+        if first == "raises":
+            raise ValueError("no")
+        return len(began)
+
+    async def main():
+        current = Context()
+        askers = [asyncio.ensure_future(current.joined("k", make)) for _ in range(3)]
+        await asyncio.sleep(0)
+        assert len(began) == 1
+        if first == "is cancelled":
+            askers[0].cancel()
+            while len(began) < 2:
+                await asyncio.sleep(0)
+        release.set()
+        found = await asyncio.gather(*askers, return_exceptions=True)
+        assert not current.memory
+        return found
+
+    found = asyncio.run(main())
+    if first == "returns":
+        assert found == [1, 1, 1]
+    elif first == "raises":
+        assert [str(error) for error in found] == ["no"] * 3 and len(began) == 1
+    else:
+        assert isinstance(found[0], asyncio.CancelledError) and found[1:] == [2, 2]

@@ -128,16 +128,17 @@ def test_progress_of_many_tasks_is_a_bounded_number_of_lines_and_the_last_is_com
 
 def test_a_status_counts_tasks_under_way_and_those_of_an_earlier_run(env, tmp_path):
     tasks, model, seen = env.tasks("test")[:4], scripted(), []
-    run_sync(run_tasks(asking(env, model), tasks[:2], journal=tmp_path / "j"))
-    before = len(model.requests)
 
     class Watched(Value):
-        async def judge(self, *args):
+        async def estimate(self, situation):
             seen.append((context().run.tally.calls, len(model.requests)))
-            return await super().judge(*args)
+            return await super().estimate(situation)
 
     program = asking(env, model)
     program.value = Watched(env.value_signature, model, samples=2, max_tokens=60)
+    run_sync(run_tasks(program, tasks[:2], journal=tmp_path / "j"))
+    before = len(model.requests)
+    seen.clear()
     run_sync(run_tasks(program, tasks, journal=tmp_path / "j", concurrency=1))
     assert before > 0 and seen and all(counted == sent for counted, sent in seen)
 
@@ -231,11 +232,11 @@ def test_a_task_that_is_final_leaves_its_result_and_nothing_else(env, tmp_path, 
     runs, contexts = [], []
 
     class Watched(Value):
-        async def judge(self, *args):
+        async def estimate(self, situation):
             current = context()
             runs.append(current.run)
             contexts.append(weakref.ref(current))
-            return await super().judge(*args)
+            return await super().estimate(situation)
 
     model = scripted()
     program = asking(env, model)
