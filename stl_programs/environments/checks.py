@@ -71,6 +71,7 @@ async def _check_plays(env: Environment, report: Report, given: Sequence[Any] | 
                     steps, end = await _check_play(player, task, random.Random(f"{seed}/{i}"))
                 played.append((task, steps, end))
                 await check_score(env, task, end, report)
+        player.check_ends()
         if played and not report.has(*UNSOUND):
             await _check_trip(env, report, max(played, key=lambda one: len(one[1])), process)
     finally:
@@ -113,6 +114,7 @@ async def _check_trip(env: Environment, report: Report, play: tuple[Task, list[S
     texts = [step.action.text for step in steps]
     with contextlib.suppress(Abandoned), sealed_reward():
         sights = await report.aask("step", sights_of(env, task, texts))
+        await report.aask("aclose", env.aclose())  # as before a run, when an executor sends it
         await asyncio.to_thread(check_travel, env, task, texts, sights, report, process=process)
 
 

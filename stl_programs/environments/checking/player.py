@@ -46,6 +46,8 @@ class Player:
         self.env, self.report, self.propose = env, report, propose
         self.refusals = () if env.listable else (TaskError,)
         self.known: dict[tuple[str, str], Known] = {}
+        self.ends = self.cut = 0
+        """Ends that were met, of the task or of an action that cannot be undone; plays that were cut at max_depth."""
 
     async def play(self, task: Task, draw: random.Random) -> list[Step]:
         """One play. Raises Abandoned where it cannot go on."""
@@ -54,6 +56,8 @@ class Player:
         keys = {state.key}
         while True:
             actions = self.look(situation)
+            self.ends += state.terminal
+            self.cut += len(steps) == self.env.max_depth and not state.terminal
             if not actions or len(steps) >= min(self.env.max_depth, MOST_STEPS):
                 return steps
             step = await self._one_of(task, state, draw.sample(actions, len(actions)))
@@ -67,9 +71,13 @@ class Player:
                                 "set `cyclic = True`, so that searches leave out what is on the path already; or put "
                                 "what differs into the key")
             keys.add(state.key)
-            if len(state.history) == self.env.max_depth and not state.terminal:
-                self.report.say("max_depth", f"after max_depth={self.env.max_depth} steps {shown(state.text)} is not "
-                                "terminal", "make a state terminal there, or raise max_depth")
+
+    def check_ends(self) -> None:
+        """After all plays: some have to end before searches cut them."""
+        if self.cut and not self.ends:
+            self.report.say("max_depth", f"none of {self.cut} plays came to an end within "
+                            f"max_depth={self.env.max_depth} steps", "make the states terminal in which a task ends; raise max_depth where it is too "
+                            "low; or pass tasks= and plays= with which a random play can end")
 
     async def _one_of(self, task: Task, state: State, actions: list[Action]) -> Step | None:
         """The first of them that is possible: proposals may be refused, legal actions may not."""
@@ -112,6 +120,7 @@ class Player:
         self._check_key(situation, tuple(action.text for action in actions) if env.listable else None)
         for action in actions:
             if action.irreversible:
+                self.ends += 1
                 self._check_leaf(state, action)
         return [] if state.terminal else [action for action in actions if not action.irreversible]
 

@@ -307,7 +307,8 @@ BROKEN = {
         "says that the task ended, and its state is not terminal", "terminal=True"),
     "observation": (broken("A", step=step_with(lambda self, state, action, step: Transition(
         step.state, step.terminated, observation=None))), "shows a str and observes a NoneType", "give a str"),
-    "max_depth": (broken("A", max_depth=2), "after max_depth=2 steps 'chosen: . .' is not terminal", "raise max_depth"),
+    "max_depth": (broken("A", max_depth=2), "none of 8 plays came to an end within max_depth=2 steps",
+                  "raise max_depth"),
     "one key, two texts": (broken("A", state=colliding), "the key '1 digits' stands for two texts", "into the key"),
     "one key, two ends": (broken("A", state=by_sum), "the key '2 digits' stands for two states", "into the key"),
     "cycle": (broken("A", state=back_and_forth), "comes twice on one path, and `cyclic` is False",
@@ -437,7 +438,7 @@ def test_what_cannot_be_undone_is_never_done():
 def test_findings_print_and_raise():
     found = check_environment(broken("A", max_depth=2, _score=lambda self, task, answer: 7.0)(), process=False)
     assert len(found) == 2 and str(found).count("\n") == 1 and all(isinstance(one, Finding) for one in found)
-    with pytest.raises(StlError, match=r"2 to mend\n- after max_depth=2 .*: make a state terminal.*\n- the answer"):
+    with pytest.raises(StlError, match=r"2 to mend\n- the answer .*: give a float.*\n- none of 5 plays came to an end"):
         found.raise_any()
     assert str(Findings()) == "nothing to mend"
 
