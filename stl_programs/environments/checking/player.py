@@ -76,8 +76,9 @@ class Player:
         """After all plays: some have to end before searches cut them."""
         if self.cut and not self.ends:
             self.report.say("max_depth", f"none of {self.cut} plays came to an end within "
-                            f"max_depth={self.env.max_depth} steps", "make the states terminal in which a task ends; raise max_depth where it is too "
-                            "low; or pass tasks= and plays= with which a random play can end")
+                            f"max_depth={self.env.max_depth} steps",
+                            "make the states terminal in which a task ends; raise max_depth where it is too low; or "
+                            "pass tasks= and plays= with which a random play can end")
 
     async def _one_of(self, task: Task, state: State, actions: list[Action]) -> Step | None:
         """The first of them that is possible: proposals may be refused, legal actions may not."""
