@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
@@ -216,7 +217,7 @@ def test_a_run_that_understood_something_is_silent(env):
 
 # Ctrl-C
 
-def test_ctrl_c_inside_a_running_loop_stops_the_search_and_closes(env, monkeypatch):
+def test_ctrl_c_inside_a_running_loop_stops_the_search_and_closes(env):
     closed, begun = [], threading.Event()
 
     class World(type(env)):
@@ -226,22 +227,26 @@ def test_ctrl_c_inside_a_running_loop_stops_the_search_and_closes(env, monkeypat
     def slow(seed):
         if len(model.requests) > 3 and not begun.is_set():
             begun.set()
-            signal.raise_signal(signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
         return 0.01
 
-    model, world = player(latency=slow), World()
-    program = MCTS(world, Policy(world.policy_signature, model, count=2), Value(world.value_signature, model),
-                   simulations=200)
+    def program(model):
+        return MCTS(World(), Policy(env.policy_signature, model, count=6), Value(env.value_signature, model),
+                    simulations=200)
 
     async def cell():
         with pytest.raises(KeyboardInterrupt):
-            program(task=TASK)
+            program(model)(task=TASK)
         asked = len(model.requests)
         await asyncio.sleep(0.2)
         return asked
 
+    whole, model = player(), player(latency=slow)
+    program(whole)(task=TASK)
+    closed.clear()
     asked = without_asyncios_own_handler(cell)
     assert begun.is_set() and closed == [True] and len(model.requests) == asked and model.in_flight == 0
+    assert asked < len(whole.requests) / 2
     assert not [thread for thread in threading.enumerate() if thread.name == "run_sync"]
 
 
@@ -255,7 +260,7 @@ def without_asyncios_own_handler(cell):
 
 
 SCRIPT = """
-    import sys, threading, _thread, signal, os
+    import os, signal, threading
     from stl_programs import MCTS, GameOf24, Policy, Value
     from stl_programs.testing import Latency, Simulator
     from stl_programs.testing.game24_script import game24_script

@@ -70,7 +70,7 @@ def test_a_task_that_is_none_is_one_failure_of_an_evaluation(program, examples, 
     wrong = dspy.Example(task="no puzzle").with_inputs("task")
     found = dspy.Evaluate(devset=[wrong, *examples[:2]], metric=metric, num_threads=2, display_progress=False,
                           max_errors=5, failure_score=-1.0)(program)
-    assert [score for _, _, score in found.results][0] == -1.0 and len(found.results) == 3
+    assert found.results[0][2] == -1.0 and len(found.results) == 3
 
 
 # Other ways to call
