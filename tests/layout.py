@@ -18,8 +18,8 @@ HOUSE: dict[str, tuple[tuple[str, ...], ...]] = {
     "": tuple((package,) for package in PACKAGES),
     "stl_programs": (
         ("errors", "extras", "version", "exports", "display"), ("records",), ("situations",), ("environments",),
-        ("tree",), ("models",), ("costs",), ("engine",), ("citizen",), ("predictor",), ("saving",), ("policies",), ("values",),
-        ("search",), ("testing",), ("viewer", "doctor", "new")),
+        ("tree",), ("models",), ("costs",), ("engine",), ("citizen",), ("predictor",), ("saving",), ("policies",),
+        ("values",), ("search",), ("testing",), ("viewer", "doctor", "new")),
     "stl_programs.models": (
         ("base",), ("brought",), ("formats",), ("prices",), ("artifacts",), ("local",), ("served",), ("vllm",),
         ("registry",), ("doors",)),

@@ -33,6 +33,11 @@ class Budget:
             if limit is not None and not limit > 0:
                 raise ValueError(f"Budget({field.name}={limit!r}): a limit is above 0; leave it out for none")
 
+    @property
+    def counts_calls(self) -> bool:
+        """Whether it limits what only calls that pass through the engine can be held to."""
+        return any(limit is not None for limit in (self.calls, self.tokens, self.dollars))
+
     def to_dict(self) -> dict[str, Any]:
         """The limits that are set."""
         return {name: limit for name, limit in asdict(self).items() if limit is not None}

@@ -87,6 +87,7 @@ async def run_tasks(
     runner = executor_of(executor)
     if not offline:
         _check_prices(program, budget)
+        _check_counted(program, budget)
     others = Recording()
     for path in recorded:
         read_journal(path, others)
@@ -138,6 +139,13 @@ def _check_prices(program: Search, budget: Budget | None) -> None:
     if limits and (unknown := sorted({model.name for model in program.models() if model.prices() is None})):
         raise ModelError(f"Budget(dollars={limits[0]:g}): the price of {', '.join(unknown)} is unknown; register it "
                          "with litellm.register_model, name it in the file of STL_PRICES, or limit tokens instead")
+
+
+def _check_counted(program: Search, budget: Budget | None) -> None:
+    """Raises StlError where calls are bounded, and a program that can tell makes some that pass by the engine."""
+    check = getattr(program, "check_counted", None)
+    if check is not None and budget is not None and budget.counts_calls:
+        check()
 
 
 def _servers(program: Search) -> int:

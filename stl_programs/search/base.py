@@ -185,10 +185,13 @@ class SearchProgram(Saved):
                 if budget and budget.dollars is not None and model.prices() is None:
                     raise ModelError(f"Budget(dollars={budget.dollars:g}): the price of {model.name} is unknown; "
                                      "register it with litellm.register_model, or limit tokens instead")
-        bounded = self.budget is not None and any(
-            limit is not None for limit in (self.budget.calls, self.budget.tokens, self.budget.dollars))
+        if self.budget is not None and self.budget.counts_calls:
+            self.check_counted()
+
+    def check_counted(self) -> None:
+        """Raises StlError for a part whose calls no budget of calls, tokens or dollars would count."""
         for name, module in self.named_sub_modules(dspy.Predict):
-            if bounded and not isinstance(module, Predictor):
+            if not isinstance(module, Predictor):
                 raise StlError(f"{name} is a plain dspy.Predict, whose calls no budget counts; use "
                                "stl_programs.Predictor in its place, or leave the budget out")
 

@@ -12,7 +12,9 @@ from stl_programs.tree import Tree
 
 
 class Outcome(dspy.Prediction):
-    """answer, trajectory, tree, usage, cost, ended, untaken, notes of one search.
+    """trajectory, tree, usage, cost, ended, untaken, notes and answer of one search.
+
+    The answer stands last, where dspy.majority looks for it.
 
     Example:
         >>> program(task="4 5 6 10")            # at the end of a notebook's cell: the answer, its cost, the tree
@@ -20,9 +22,9 @@ class Outcome(dspy.Prediction):
 
     @classmethod
     def of(cls, result: TaskResult) -> Outcome:
-        return cls(answer=result.answer, trajectory=result.trajectory, tree=Tree.from_dict(result.tree or {}),
-                   usage=result.usage, cost=result.cost, ended=result.ended, untaken=result.untaken,
-                   notes=result.notes)
+        return cls(trajectory=result.trajectory, tree=Tree.from_dict(result.tree or {}), usage=result.usage,
+                   cost=result.cost, ended=result.ended, untaken=result.untaken, notes=result.notes,
+                   answer=result.answer)
 
     def toDict(self) -> dict[str, Any]:
         """JSON-ready; the tree as its record."""

@@ -74,25 +74,26 @@ def test_usage_of_a_run_is_seen_and_what_a_journal_answers_is_not(env, tmp_path)
     assert second.get_total_tokens() == {}
 
 
-class CountingLM(dspy.LM):
-    """A dspy LM that is asked through dspy: 7 prompt tokens and 3 others a call."""
+class Engine:
+    """A dspy engine that says "sure" for 7 prompt tokens and 3 others."""
 
-    def __init__(self):
-        class Engine:
-            supports_response_schema, supported_params = False, frozenset({"temperature", "max_tokens"})
+    supports_response_schema, supported_params = False, frozenset({"temperature", "max_tokens"})
 
-            async def complete(self, request):
-                said = ("[[ ## rationale ## ]]\nr\n\n[[ ## score ## ]]\nsure\n\n[[ ## completed ## ]]")
-                return dspy.lm15.Response(id=None, model="counting/lm", message=dspy.lm15.Message.assistant(said),
-                                          finish_reason="stop",
-                                          usage=dspy.lm15.Usage(input_tokens=7, output_tokens=3))
+    def complete(self, request):
+        said = "[[ ## rationale ## ]]\nr\n\n[[ ## score ## ]]\nsure\n\n[[ ## completed ## ]]"
+        return dspy.lm15.Response(id=None, model="counting/lm", message=dspy.lm15.Message.assistant(said),
+                                  finish_reason="stop", usage=dspy.lm15.Usage(input_tokens=7, output_tokens=3))
 
-        super().__init__("counting/lm", engine=Engine(), async_engine=Engine(), cache=False)
+
+class AsyncEngine(Engine):
+    async def complete(self, request):
+        return super().complete(request)
 
 
 def test_calls_that_dspy_makes_itself_are_counted_once(env):
+    lm = dspy.LM("counting/lm", engine=Engine(), async_engine=AsyncEngine(), cache=False)
     with dspy.track_usage() as tracker:
-        prediction = GreedySearch(env, LegalMoves(), Value(env.value_signature, CountingLM(), samples=1))(task=TASK)
+        prediction = GreedySearch(env, LegalMoves(), Value(env.value_signature, lm, samples=1))(task=TASK)
     seen = tracker.get_total_tokens()["counting/lm"]
     assert seen["prompt_tokens"] == prediction.usage["value"]["prompt_tokens"] > 0
 
@@ -169,7 +170,8 @@ def test_callbacks_of_one_lm_are_told_of_its_calls(env):
     watch = Watch()
     lm = stl_programs.lm("embedded/game24", callbacks=[watch])
     prediction = GreedySearch(env, LegalMoves(), Value(env.value_signature, lm, samples=1))(task=TASK)
-    assert watch.seen == [("lm", "embedded/game24")] * prediction.usage["value"]["calls"] and not watch.open
+    usage = prediction.usage["value"]
+    assert watch.seen == [("lm", "embedded/game24")] * (usage["calls"] + usage["out_of_range"]) and not watch.open
 
 
 def test_a_predictor_called_alone_is_shown_once_and_always(env, monkeypatch):
