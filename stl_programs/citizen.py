@@ -78,7 +78,14 @@ class Observed:
             trace.extend((self.predictor, self.inputs, dspy.Prediction(**draw.fields)) for draw in draws if draw.fields)
             del trace[:-dspy.settings.max_trace_size]
         if not (dspy.settings.disable_history or self.through_dspy):
-            record_history(_keeper(self.predictor), _entry(self.model, request, reply))
+            record_history(self._keeper(), _entry(self.model, request, reply))
+
+    def _keeper(self) -> Any:
+        """Whose history it belongs to beside that of the modules around it: the dspy LM's, else the predictor's."""
+        if isinstance(self.lm, dspy.BaseLM):
+            return self.lm
+        around = dspy.settings.caller_modules or []
+        return SimpleNamespace(history=[]) if any(one is self.predictor for one in around) else self.predictor
 
 
 @contextmanager
@@ -100,15 +107,6 @@ def _told(callbacks: Sequence[Any], what: str, instance: Any, inputs: dict[str, 
     finally:
         ACTIVE_CALL_ID.set(outer)
         _tell(callbacks, f"on_{what}_end", call_id=call, outputs=None if failed else outputs(), exception=failed)
-
-
-def _keeper(predictor: Any) -> Any:
-    """Whose history a call belongs to beside that of the modules around it: the dspy LM's, else the predictor's."""
-    lm = predictor.spec or dspy.settings.lm
-    if isinstance(lm, dspy.BaseLM):
-        return lm
-    around = dspy.settings.caller_modules or []
-    return SimpleNamespace(history=[]) if any(one is predictor for one in around) else predictor
 
 
 def _entry(model: Model, request: Request, reply: Reply) -> dict[str, Any]:

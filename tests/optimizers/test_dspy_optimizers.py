@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 
@@ -15,7 +14,7 @@ from stl_programs import GreedySearch, LegalMoves, Policy, Value
 from stl_programs.environments.game24.world import moves, parse_numbers, solvable
 from stl_programs.testing import Simulator
 
-FOUND = "FOUND: first look which pairs make 24."
+FOUND = "FIRST look which pairs make 24."
 TASKS = ["4 5 6 10", "1 2 3 4", "2 3 4 6", "1 3 4 6", "2 2 6 6", "3 3 8 8"]
 QUICK = LoraSettings(epochs=1, learning_rate=3e-3, batch_size=16, max_length=64)
 
@@ -27,8 +26,8 @@ def reply(messages, model, seed):
     outputs = output_fields(everything)
     if outputs & {"actions", "score"}:
         return played(messages, outputs)
-    if not outputs:                                                 # GEPA's reflection: free text
-        return f"```\n{FOUND}\n```"
+    if "a JSON object" in everything:                               # GEPA's reflection
+        return json.dumps(dict.fromkeys(outputs, FOUND))
     return "".join(f"[[ ## {name} ## ]]\n{FOUND}\n\n" for name in sorted(outputs)) + "[[ ## completed ## ]]"
 
 
@@ -41,7 +40,7 @@ def played(messages, outputs):
     state = re.findall(r"\[\[ ## state ## \]\]\n([-0-9/ ]+)", messages[-1]["content"])[-1].strip()
     told = FOUND in messages[0]["content"]
     if "actions" in outputs:
-        steps = sorted(moves(parse_numbers(state)), key=lambda step: solvable(parse_numbers(step[1])) != told)
+        steps = sorted(moves(parse_numbers(state)), key=lambda step: solvable(step[1]) != told)
         return f"[[ ## actions ## ]]\n{json.dumps([text for text, _ in steps[:2]])}\n\n[[ ## completed ## ]]"
     score = "sure" if solvable(parse_numbers(state)) else "impossible"
     return f"[[ ## rationale ## ]]\nlooked at {state}\n\n[[ ## score ## ]]\n{score}\n\n[[ ## completed ## ]]"
@@ -148,7 +147,6 @@ def test_copro(env, server, lm, trainset, metric, tmp_path):
 
 
 def test_mipro_v2(env, server, lm, trainset, metric, tmp_path):
-    assert importlib.util.find_spec("optuna"), "MIPROv2 needs optuna, an extra of dspy: pip install 'dspy[optuna]'"
     optimizer = dspy.MIPROv2(metric=metric, auto=None, num_candidates=3, max_bootstrapped_demos=1, max_labeled_demos=0,
                              num_threads=2, seed=1)
     compiled = optimizer.compile(build(env), trainset=trainset[:3], valset=trainset[3:], num_trials=8,
