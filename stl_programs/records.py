@@ -87,8 +87,7 @@ class Transition(NamedTuple):
     observation: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(NamedTuple):
     """One draw of a value model. `score` None means missing, and `missing` says why."""
 
     score: float | None
@@ -96,8 +95,7 @@ class Sample:
     missing: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ValueEstimate:
+class ValueEstimate(NamedTuple):
     """V(s): the aggregate of the draws that parsed, on the scale of the environment; None when none did.
 
     `rationale` is that of the draw nearest the aggregate (see `stl_programs.values.aggregate`).

@@ -164,26 +164,26 @@ class Tree:
 
     def situation(self, node: Node, siblings: bool = False) -> Situation:
         """What a module sees of `node`; with `siblings`, also the other successors of its parent."""
-        before = None if node.parent is None else self._before(self.nodes[node.parent])
-        others: tuple[Sibling, ...] = ()
-        if siblings and node.parent is not None:
-            others = tuple(Sibling(other.action or "", other.state, other.estimate)
-                           for other in self.children(self.nodes[node.parent]) if other is not node)
-        return Situation(self.environment, self.task, node.state, node.action, before, others, self.notes,
-                         node.estimate)
+        found = self._seen(node)
+        if not siblings or node.parent is None:
+            return found
+        return found._replace(siblings=tuple(
+            Sibling(other.action or "", other.state, other.estimate)
+            for other in self.children(self.nodes[node.parent]) if other is not node))
 
     def situations(self, nodes: Sequence[Node]) -> list[Situation]:
         """`situation` of each; quicker where they have one parent."""
+        environment, task, notes, known = self.environment, self.task, self.notes, self.nodes
         found, parent, before = [], None, None
         for node in nodes:
-            if node.parent is not None and node.parent != parent:
-                parent, before = node.parent, self._before(self.nodes[node.parent])
-            found.append(Situation(self.environment, self.task, node.state, node.action,
-                                   None if node.parent is None else before, (), self.notes, node.estimate))
+            if node.parent != parent:
+                parent = node.parent
+                before = None if parent is None else self._seen(known[parent])
+            found.append(Situation(environment, task, node.state, node.action, before, (), notes, node.estimate))
         return found
 
-    def _before(self, node: Node) -> Situation:
-        """The situation of a parent, made once; from the root down, as trees may be deeper than Python's stack."""
+    def _seen(self, node: Node) -> Situation:
+        """The situation of `node`, made once; from the root down, as trees may be deeper than Python's stack."""
         found = self._situations.get(node.id)
         if found is None or found.estimate is not node.estimate or found.notes is not self.notes:
             missing: list[Node] = []

@@ -188,27 +188,29 @@ class Context:
 
         Where the first asker is cancelled, the next one begins anew.
         """
-        while (under_way := self.memory.get(key)) is not None:
+        while key in self.memory:
+            shared = self.memory[key]
+            if shared is None:  # nobody has waited yet
+                shared = self.memory[key] = asyncio.get_running_loop().create_future()
             try:
-                return await asyncio.shield(under_way)
+                return await asyncio.shield(shared)
             except asyncio.CancelledError:
-                if not under_way.cancelled() or (me := asyncio.current_task()) is None or me.cancelling():
+                if not shared.cancelled() or (me := asyncio.current_task()) is None or me.cancelling():
                     raise
-        shared = self.memory[key] = asyncio.get_running_loop().create_future()
+        self.memory[key] = None
         try:
             result = await make()
         except BaseException as error:
-            if isinstance(error, asyncio.CancelledError):
-                shared.cancel()
-            else:
-                shared.set_exception(error)
-                shared.exception()  # seen, even where nobody else waits
+            if (shared := self.memory.pop(key)) is not None:
+                if isinstance(error, asyncio.CancelledError):
+                    shared.cancel()
+                else:
+                    shared.set_exception(error)
+                    shared.exception()  # seen, even where nobody else waits any more
             raise
-        else:
+        if (shared := self.memory.pop(key)) is not None:
             shared.set_result(result)
-            return result
-        finally:
-            del self.memory[key]
+        return result
 
     def _remember(self, key: Any, task: asyncio.Task[Any]) -> None:
         if task.cancelled() or task.exception() is not None:

@@ -265,7 +265,10 @@ class SearchProgram(Saved):
         """
         engine.context().spend_state()
         exclude = [] if draw or count is None else [child.action or "" for child in tree.children(node)]
-        proposals = await self._ahead(tree, node, count, exclude, draw)
+        situation = self.situation(tree, node)
+        proposals = await self.policy.aforward(situation, count, exclude, draw)
+        if self.environment.cyclic:
+            proposals = await self._ahead(tree, node, situation, proposals, count, exclude, draw)
         node.expanded = True
         if not proposals and not tree.children(node):
             engine.context().note("states without a proposal")
@@ -275,15 +278,12 @@ class SearchProgram(Saved):
         """What the policy sees of `node`; override it to show more, as notes, or what was tried there as siblings."""
         return tree.situation(node)
 
-    async def _ahead(self, tree: Tree, node: Node, count: int | None, exclude: list[str], draw: int) -> list[Proposal]:
-        """What the policy proposes; with cycles, what does not lead back to the path.
+    async def _ahead(self, tree: Tree, node: Node, situation: Situation, proposals: list[Proposal], count: int | None,
+                     exclude: list[str], draw: int) -> list[Proposal]:
+        """Those of `proposals` that do not lead back to the path.
 
         Asked for `count` of them, the policy is asked again without those that lead back.
         """
-        situation = self.situation(tree, node)
-        proposals = await self.policy.aforward(situation, count, exclude, draw)
-        if not self.environment.cyclic:
-            return proposals
         visited = {before.state.key for before in tree.path(node)}
         while True:
             back = [one.action.text for one in proposals if one.transition.state.key in visited]

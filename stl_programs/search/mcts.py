@@ -14,7 +14,7 @@ from stl_programs.search.parts import (
     SELECTIONS,
     Backup,
     Selection,
-    best_by_uct,
+    descend_by_uct,
     mean,
     named,
     open_children,
@@ -73,28 +73,25 @@ class MCTS(SearchProgram):
 
     def select(self, tree: Tree) -> list[Node] | None:
         """The path to a leaf that no simulation is working on; None where there is none. Counts it as in flight."""
-        nodes, node = tree.nodes, tree.root
-        if node.closed or (node.in_flight and not node.expanded):
+        root = tree.root
+        if root.closed or (root.in_flight and not root.expanded):
             return None
-        path, c = [node], self.exploration
         bonus, q_of = named(self.selection, SELECTIONS, "selection"), named(self.backup, BACKUPS, "backup")
-        usual = bonus is uct and q_of is mean
-        while node.expanded:
-            found = best_by_uct(nodes, node, c) if usual else self._best(nodes, node, bonus, q_of)
-            if found is None:
-                return None
-            node = found
-            path.append(node)
-        for node in path:
+        path = (descend_by_uct(tree.nodes, root, self.exploration) if bonus is uct and q_of is mean
+                else self._descend(tree.nodes, root, bonus, q_of))
+        for node in path or ():
             node.in_flight += 1
         return path
 
-    def _best(self, nodes: list[Node], node: Node, bonus: Selection, q_of: Backup) -> Node | None:
-        children = open_children(nodes, node)
-        if not children:
-            return None
-        scores = bonus(node, children, q_of(children), self.exploration)
-        return children[scores.index(max(scores))]
+    def _descend(self, nodes: list[Node], root: Node, bonus: Selection, q_of: Backup) -> list[Node] | None:
+        path = [root]
+        while path[-1].expanded:
+            children = open_children(nodes, path[-1])
+            if not children:
+                return None
+            scores = bonus(path[-1], children, q_of(children), self.exploration)
+            path.append(children[scores.index(max(scores))])
+        return path
 
     async def simulate(self, tree: Tree, path: list[Node]) -> None:
         """Expand the end of `path`, go on to the best successor (with `rollout`, to the end), and back that up."""

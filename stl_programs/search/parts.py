@@ -78,20 +78,27 @@ def open_children(nodes: Sequence[Node], parent: Node) -> list[Node]:
             if not ((child := nodes[i]).closed or (child.in_flight and not child.expanded))]
 
 
-def best_by_uct(nodes: Sequence[Node], parent: Node, c: float) -> Node | None:
-    """The open child with the highest `uct` of its `mean`, in one pass: what simulations do most. None without one."""
-    best, top = None, -inf
-    explore = c * sqrt(2.0 * log(parent.visits + parent.in_flight + 1))
-    for i in parent.children:
-        child = nodes[i]
-        flying = child.in_flight
-        if child.closed or (flying and not child.expanded):
-            continue
-        n = child.visits + 1
-        score = (child.worth + child.value_sum) / n + explore / sqrt(n + flying)
-        if score > top:
-            best, top = child, score
-    return best
+def descend_by_uct(nodes: Sequence[Node], root: Node, c: float) -> list[Node] | None:
+    """From `root` to a leaf by the highest `uct` of the `mean` among open children, in one pass: what simulations do
+    most. None where there is no open child."""
+    node, path = root, [root]
+    while node.expanded:
+        best, top = None, -inf
+        explore = c * sqrt(2.0 * log(node.visits + node.in_flight + 1))
+        for i in node.children:
+            child = nodes[i]
+            flying = child.in_flight
+            if child.closed or (flying and not child.expanded):
+                continue
+            n = child.visits + 1
+            score = (child.worth + child.value_sum) / n + explore / sqrt(n + flying)
+            if score > top:
+                best, top = child, score
+        if best is None:
+            return None
+        path.append(best)
+        node = best
+    return path
 
 
 def puct(parent: Node, children: Sequence[Node], q: list[float], c: float) -> list[float]:
@@ -174,4 +181,4 @@ def distinct(nodes: list[Node]) -> list[Node]:
 
 def score_of(node: Node) -> float:
     """The node's score; a missing or absent one is below all."""
-    return float("-inf") if node.estimate is None or node.estimate.score is None else node.estimate.score
+    return -inf if node.estimate is None or (score := node.estimate.score) is None else score
