@@ -1,7 +1,6 @@
 """A method of one's own: best of n, decided by a vote in which a value weighs every solution.
 
-The models are fakes, a solver that often slips and a judge that is sometimes fooled. For real ones, write
-SOLVER, JUDGE = "openai/gpt-4o-mini", "openai/gpt-4o".
+The models are fakes that slip and err; SOLVER, JUDGE = "openai/gpt-4o-mini", "openai/gpt-4o" asks real ones.
 """
 
 from math import prod
@@ -37,7 +36,6 @@ class Products(Environment):
 
 class BestOfN(SearchProgram):
     """All solutions that the policy draws; each votes for its answer with its worth."""
-
     choose = vote
 
     async def grow(self, tree):
@@ -47,9 +45,8 @@ class BestOfN(SearchProgram):
 
 def play(inputs, seed):
     right, slip, fooled = prod(map(int, inputs["task"].split("*"))), (0, 0, 0, 1, 10, 20, 100)[seed % 7], seed % 5 == 0
-    good = inputs.get("state", "").endswith(f"= {right}") != fooled
-    return {"action": f"{inputs['task']} = {right + slip}", "rationale": "It was reckoned again.",
-            "score": "9" if good else "2"}
+    score = "9" if inputs.get("state", "").endswith(f"= {right}") != fooled else "2"
+    return {"action": f"{inputs['task']} = {right + slip}", "rationale": "It was reckoned again.", "score": score}
 
 
 SOLVER = JUDGE = ScriptedModel("scripted/arithmetic", answering(play))
@@ -57,7 +54,7 @@ env = Products()
 value = Value(env.value_signature, JUDGE, samples=3, aggregate="mean")
 tasks = [env.task(f"{one} * {other}") for one in range(12, 20) for other in range(21, 26)]
 for n in (1, 4, 16):
-    policy = Policy(env.policy_signature, SOLVER, samples=n, count=n, distinct=False)
-    results = run_sync(run_tasks(BestOfN(env, policy, value), tasks))
+    program = BestOfN(env, Policy(env.policy_signature, SOLVER, samples=n, count=n, distinct=False), value)
+    results = run_sync(run_tasks(program, tasks))
     right = sum(env.score(task, result.answer) for task, result in zip(tasks, results, strict=True))
     print(f"n = {n:2}: {right:.0f} of {len(tasks)} right")

@@ -6,8 +6,8 @@ The model ships with the package; MODEL = "openai/gpt-4o" or "hosted_vllm/NAME" 
 from stl_programs import MCTS, BeamSearch, BestFirstSearch, Budget, GameOf24, LegalMoves, Value, run_sync, run_tasks
 
 MODEL = "embedded/game24"
-BUDGET = Budget(calls=50)                                      # of every puzzle
-PUZZLES = 20
+BUDGET = Budget(calls=60)                                      # of every puzzle
+PUZZLES = 15
 
 env = GameOf24()
 policy, value = LegalMoves(), Value(env.value_signature, MODEL, samples=3, aggregate="mean")

@@ -3,8 +3,6 @@
 The model is a fake that reads prices and times; MODEL = "openai/gpt-4o" asks a real one.
 """
 
-import re
-
 from signatures import EstimateValue, Lookahead, NumberScale, ProposeActions
 from stl_programs import Action, BeamSearch, Environment, LegalMoves, State, Task, Transition, Value
 from stl_programs.errors import TaskError
@@ -41,15 +39,14 @@ class Trains(Environment):
         return state.history[-1].removeprefix("buy ") if state.history else ""
 
     def _score(self, task, answer):
-        (hour, most), (price, arrival) = map(int, re.findall(r"\d+", task.text)), TRAINS.get(answer, (1000, 24))
-        return float(price <= most and arrival <= hour)
+        words, (price, arrival) = task.text.split(), TRAINS.get(answer, (1000, 24))
+        return float(arrival <= int(words[2]) and price <= int(words[4]))
 
 
 def read_page(inputs, seed):
-    hour, most = map(int, re.findall(r"\d+", inputs["task"]))
-    fits = [int(price) <= most and int(arrival) <= hour
-            for price, arrival in re.findall(r"(\d+) euros, there at (\d+)", inputs["state"])]
-    return {"rationale": "Price and time were compared.", "score": "9" if True in fits else "2"}
+    words, page = inputs["task"].split(), inputs["state"].split()
+    fits = "euros," in page and int(page[5]) <= int(words[2]) and int(page[1]) <= int(words[4])
+    return {"rationale": "Time and price were compared.", "score": "9" if fits else "2"}
 
 
 MODEL = ScriptedModel("scripted/reader", answering(read_page))
@@ -58,6 +55,5 @@ program = BeamSearch(env, LegalMoves(), Value(env.value_signature, MODEL, sample
 prediction = program(task="there by 13 for 30 euros")
 print(prediction.tree.render(only_kept=False))
 print("chosen:", prediction.untaken, "| bought:", env.bought)
-
-prediction = program(task="there by 13 for 30 euros", commit=True)         # searches again, and buys
+prediction = program(task="there by 13 for 30 euros", commit=True)  # searches again, and buys
 print("answer:", prediction.answer, "| bought:", env.bought)

@@ -17,7 +17,7 @@ stl = SelfTaughtLookahead(iterations=1, tasks_per_iteration=10, run_dir="runs/te
 taught = stl.compile(program, trainset=env.tasks("train"))     # `program` stays as it is
 print("a new version of the model:", taught.value.lm)
 
-puzzles = env.tasks("validation")[:30]
+puzzles = env.tasks("validation")[:25]
 for name, search in {"before": program, "after": taught}.items():
     results = run_sync(run_tasks(search, puzzles))
     solved = sum(env.score(puzzle, result.answer)              # the true reward: asked when the searches are over
