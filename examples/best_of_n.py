@@ -1,7 +1,4 @@
-"""A method of one's own: best of n, decided by a vote in which a value weighs every solution.
-
-The models are fakes that slip and err; SOLVER, JUDGE = "openai/gpt-4o-mini", "openai/gpt-4o" asks real ones.
-"""
+"""A method of one's own: best of n, decided by a vote in which a value weighs every solution."""
 
 from math import prod
 
@@ -36,6 +33,7 @@ class Products(Environment):
 
 class BestOfN(SearchProgram):
     """All solutions that the policy draws; each votes for its answer with its worth."""
+
     choose = vote
 
     async def grow(self, tree):
@@ -49,6 +47,7 @@ def play(inputs, seed):
     return {"action": f"{inputs['task']} = {right + slip}", "rationale": "It was reckoned again.", "score": score}
 
 
+# A fake that slips and errs; real ones are SOLVER, JUDGE = "openai/gpt-4o-mini", "openai/gpt-4o".
 SOLVER = JUDGE = ScriptedModel("scripted/arithmetic", answering(play))
 env = Products()
 value = Value(env.value_signature, JUDGE, samples=3, aggregate="mean")

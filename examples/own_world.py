@@ -1,8 +1,6 @@
-"""A world of one's own: sort a stack of pancakes by flipping the top ones over. Checked first, then searched.
+"""A world of one's own: sort a stack of pancakes by flipping the top ones over. Checked, then searched."""
 
-The model is a fake that counts neighbours; MODEL = "openai/gpt-4o" asks a real one. LegalMoves lists the flips; a policy
-that asks a model for them is Policy(env.policy_signature, MODEL).
-"""
+from itertools import pairwise
 
 from signatures import EstimateValue, Lookahead, NumberScale, ProposeActions
 from stl_programs import Action, BeamSearch, Environment, LegalMoves, State, Task, Transition, Value, check_environment
@@ -45,10 +43,11 @@ class Pancakes(Environment):
 
 def count_neighbours(inputs, seed):
     stack = [*map(int, inputs["state"].split()), len(inputs["state"].split()) + 1]
-    gaps = sum(abs(one - other) > 1 for one, other in zip(stack, stack[1:], strict=False))
+    gaps = sum(abs(one - other) > 1 for one, other in pairwise(stack))
     return {"rationale": f"{gaps} neighbours do not belong together.", "score": str(10 - gaps)}
 
 
+# A fake that counts neighbours; a real one is MODEL = "openai/gpt-4o".
 MODEL = ScriptedModel("scripted/neighbours", answering(count_neighbours))
 env = Pancakes()
 print("findings:", check_environment(env, tasks=["3 1 2", "2 5 3 1 4"]))         # random play: [] where all is well

@@ -1,7 +1,4 @@
-"""An action that cannot be undone: a search judges what each ticket would be, and only the chosen one is bought.
-
-The model is a fake that reads prices and times; MODEL = "openai/gpt-4o" asks a real one.
-"""
+"""An action that cannot be undone: a search judges what each ticket would be, and only the chosen one is bought."""
 
 from signatures import EstimateValue, Lookahead, NumberScale, ProposeActions
 from stl_programs import Action, BeamSearch, Environment, LegalMoves, State, Task, Transition, Value
@@ -23,7 +20,8 @@ class Trains(Environment):
         return State(f"Trains at {', '.join(TRAINS)}")
 
     def legal_actions(self, state):
-        return [Action(f"buy {state.data}", irreversible=True)] if state.data else [Action(f"see {at}") for at in TRAINS]
+        buy = Action(f"buy {state.data}", irreversible=True)
+        return [buy] if state.data else [Action(f"see {at}") for at in TRAINS]
 
     def step(self, state, action):                             # what cannot be undone never comes here
         at = action.text.removeprefix("see ")
@@ -49,6 +47,7 @@ def read_page(inputs, seed):
     return {"rationale": "Time and price were compared.", "score": "9" if fits else "2"}
 
 
+# A fake that compares numbers; a real one is MODEL = "openai/gpt-4o".
 MODEL = ScriptedModel("scripted/reader", answering(read_page))
 env = Trains()
 program = BeamSearch(env, LegalMoves(), Value(env.value_signature, MODEL, samples=1), width=2)

@@ -1,7 +1,7 @@
 """A small model teaches itself to value Game of 24: no reward, no demonstration.
 
-The model ships with the package. Another one is a directory, MODEL = "local/DIR", or a served name with the directory of
-its weights: SelfTaughtLookahead(weights="DIR"). What is finished stands in runs/teach; run again, it is not done again.
+The model ships with the package. Another one is a directory, MODEL = "local/DIR", or a served name with the directory
+of its weights: SelfTaughtLookahead(weights="DIR"). What is finished stands in runs/teach, and is not done again.
 """
 
 from optimizers import SelfTaughtLookahead

@@ -53,8 +53,7 @@ def shows_that_votes_help(printed: str) -> None:
 
 def shows_what_was_learned(printed: str) -> None:
     assert rows(printed, r"^a new version of the model: (embedded/game24@value-v1-\w+)$")
-    [(before,), (after,)] = ([solved for solved in rows(printed, rf"^{name}: (\d+) of 25 solved$")]
-                             for name in ("before", "after"))
+    [(before, after)] = rows(printed, r"^before: (\d+) of 25 solved\nafter: (\d+) of 25 solved$")
     assert int(after) > int(before)
     assert rows(printed, r"^\d+ [-+*/] \d+ = \d+ +[\d.]+  .+ -> .* end$"), "it looks a step ahead"
 
