@@ -6,6 +6,7 @@ them) is found from its attributes, as dspy finds parameters. Any dspy.Module ar
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any, ClassVar, Self
 
@@ -186,8 +187,17 @@ def encoded(setting: Any) -> Any:
     if setting is None or isinstance(setting, (bool, int, float, str)):
         return setting
     if callable(setting):
-        return {"function": f"{setting.__module__}.{getattr(setting, '__qualname__', type(setting).__qualname__)}"}
+        name = f"{setting.__module__}.{getattr(setting, '__qualname__', type(setting).__qualname__)}"
+        return {"function": name} | ({"code": _code(setting)} if "<" in name else {})
     raise StlError(f"the setting {setting!r} cannot be saved: settings are JSON, scales, budgets or functions by name")
+
+
+def _code(function: Any) -> str:
+    """Tells lambdas and inner functions apart, which share their names."""
+    code = function.__code__
+    held = [cell.cell_contents for cell in function.__closure__ or ()]
+    return hashlib.blake2b(f"{code.co_code.hex()} {code.co_consts} {code.co_names} {held}".encode(),
+                           digest_size=6).hexdigest()
 
 
 def decoded(setting: Any) -> Any:

@@ -70,7 +70,7 @@ def lookahead(trees: Iterable[Tree], *, gamma: float = 1.0, terminal_states: boo
             elif node.estimate is not None and node.estimate.missing:
                 dropped["the state itself could not be judged"] += 1
             elif node.expanded and not tree.complete(node):
-                dropped["not all successors were judged"] += 1
+                dropped["not all successors are known and judged"] += 1
             elif node.expanded:
                 best = _best_successors(tree, node)
                 allowed = [child for child in best if not (closed and closed(child.state))]

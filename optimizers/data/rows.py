@@ -110,7 +110,8 @@ def build_dataset(
     kept = _balance(list(merged.values())[::-1], lessons, others_per_top, dropped, seed)
     if not kept:
         raise ValueError(f"no training row is left of {len(everything)} examples: "
-                         f"{dict(dropped) or 'no state was expanded'}; look at the rollouts or loosen the filters")
+                         f"{dict(dropped) or 'no state has all its successors judged'}; look at the "
+                         "rollouts or loosen the filters")
     held_out = _held_out_tasks(kept, validation_share, seed)
     rows: list[dict[str, Any]] = []
     validation: list[dict[str, Any]] = []
@@ -169,7 +170,7 @@ def _reads_back(wanted: dict[str, str], lesson: Lesson, format_: dspy.Adapter) -
 def _outputs(example: LookaheadExample, lesson: Lesson) -> dict[str, str]:
     fields = {"best_action": example.action, "next_state": example.next_state, "rationale": example.rationale,
               "score": lesson.label(example)}
-    return {name: fields[name].strip() for name in lesson.signature.output_fields}
+    return {name: "\n".join(fields[name].splitlines()).strip() for name in lesson.signature.output_fields}
 
 
 def _row(example: LookaheadExample, lesson: Lesson, format_: dspy.Adapter) -> dict[str, Any]:

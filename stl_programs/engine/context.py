@@ -189,9 +189,7 @@ class Context:
         Where the first asker is cancelled, the next one begins anew.
         """
         while key in self.memory:
-            shared = self.memory[key]
-            if shared is None:  # nobody has waited yet
-                shared = self.memory[key] = asyncio.get_running_loop().create_future()
+            shared = self._awaited(key)
             try:
                 return await asyncio.shield(shared)
             except asyncio.CancelledError:
@@ -211,6 +209,17 @@ class Context:
         if (shared := self.memory.pop(key)) is not None:
             shared.set_result(result)
         return result
+
+    async def settled(self, *keys: Any) -> None:
+        """Wait until no `joined` work of these keys is under way, whatever becomes of it."""
+        while busy := [key for key in keys if key in self.memory]:
+            await asyncio.wait([self._awaited(busy[0])])
+
+    def _awaited(self, key: Any) -> asyncio.Future[Any]:
+        """The end of `joined` work; a future is made where somebody waits."""
+        if self.memory[key] is None:
+            self.memory[key] = asyncio.get_running_loop().create_future()
+        return self.memory[key]
 
     def _remember(self, key: Any, task: asyncio.Task[Any]) -> None:
         if task.cancelled() or task.exception() is not None:

@@ -36,7 +36,9 @@ class Job:
         self.share_judgements, self.keep_trees, self.commit, self.aside = share_judgements, keep_trees, commit, Aside()
         wanted = {(seed, task.id): (seed, task) for seed, task in trials}
         self.total = len(wanted)
-        self.results = {name: result for name, result in run.own.results.items() if name in wanted}
+        self.budget = None if program.budget is None else program.budget.to_dict()
+        self.results = {name: result for name, result in run.own.results.items()
+                        if name in wanted and self._stands(result)}
         self.before = len(self.results)
         for (seed, task), result in self.results.items():
             run.tally.known(result)
@@ -51,9 +53,9 @@ class Job:
         when the journal is continued. Raises JournalError where it cannot be written."""
         if self.run.journal and final:
             if result.tree is None:
-                self.run.journal.result(result)
+                self.run.journal.result(result, self.budget)
             else:
-                await self.aside(self.run.journal.result, result)
+                await self.aside(self.run.journal.result, result, self.budget)
         self.results[result.seed, result.task] = result
         self._release(result.seed, result.task)
         self.run.tally.finished(result)
@@ -69,6 +71,11 @@ class Job:
         return Status(done=tally.done, total=self.total, failed=tally.failed, states=tally.states, calls=tally.calls,
                       tokens=tally.tokens, dollars=tally.dollars, in_flight=len(self.run.flying), seconds=seconds,
                       seconds_left=seconds / new * left if new else 0.0 if not left else None)
+
+    def _stands(self, known: TaskResult) -> bool:
+        """Whether a result of an earlier run is not to be tried again: no failure, and not cut by another budget."""
+        return known.error is None and (
+            known.ended is None or self.run.own.budgets[known.seed, known.task] == self.budget)
 
     def _release(self, seed: int, task: str) -> None:
         """Forget the replies that only this trial could ask for again: its draws depend on seed and task."""

@@ -90,6 +90,8 @@ class Recording:
         self.replies = Replies()
         self.steps: dict[str, dict[str, Any]] = {}
         self.results: dict[tuple[int, str], TaskResult] = {}
+        self.budgets: dict[tuple[int, str], dict[str, float] | None] = {}
+        """Of each of these tasks, which may have ended its search."""
         self.unanswered: dict[str, list[dict[str, Any]]] = {}
         self.failed: list[dict[str, Any]] = []
         """Requests that failed and may have been charged for, as they were sent."""
@@ -111,6 +113,7 @@ class Recording:
         elif "result" in row:
             result = TaskResult(**row["result"])
             self.results[result.seed, result.task] = result
+            self.budgets[result.seed, result.task] = row.get("budget")
 
     def spent(self) -> dict[tuple[int, str], dict[tuple[str, str], Usage]]:
         """What every trial (seed, task) has cost so far, by role and model: replies, and requests that brought none."""
@@ -252,12 +255,14 @@ class Journal:
     def step(self, key: str, transition: dict[str, Any]) -> None:
         self._write({"step": key, "transition": transition})
 
-    def result(self, result: TaskResult) -> None:
-        """Written in pieces where it holds a tree: a large one, in one piece, would hold up all other threads."""
+    def result(self, result: TaskResult, budget: dict[str, float] | None = None) -> None:
+        """With the budget that the task had. Written in pieces where it holds a tree: a large one, in one piece, would
+        hold up all other threads."""
+        row = {"result": vars(result), "budget": budget}
         if result.tree is None:
-            self._write({"result": vars(result)})
+            self._write(row)
         else:
-            self._append("".join([*_pieces({"result": vars(result)}), "\n"]).encode())
+            self._append("".join([*_pieces(row), "\n"]).encode())
 
     def close(self) -> None:
         with contextlib.suppress(OSError):

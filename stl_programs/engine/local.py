@@ -8,6 +8,7 @@ import time
 import traceback
 from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from stl_programs.engine.budget import Budget, Ledger
@@ -19,6 +20,7 @@ from stl_programs.errors import BudgetSpent, StlError
 from stl_programs.records import TaskResult
 from stl_programs.tree import Found
 
+PACKAGE = str(Path(__file__).parents[1])
 LONGEST_TRACEBACK = 10_000
 """Characters of a traceback that a result keeps."""
 Memories = dict[int, dict[Any, Any]]
@@ -62,15 +64,18 @@ async def _search(job: Job, trial: Trial, shared: Memories | None) -> tuple[Task
             raise BudgetSpent("not begun: the run's budget of seconds is spent", owner="run")
         with sealed_reward() if job.program.information == "reward-free" else contextlib.nullcontext():
             found = await job.program.search(trial.task)
-        if job.commit:
-            found = await job.program.commit(found)
         _record(result, found)
         cut_by = found.ended_by
+        if job.commit:
+            found = await job.program.commit(found)
+            _record(result, found)
     except BudgetSpent as spent:
         result.error, cut_by = told(spent), spent.owner
-    except Exception as error:  # of an environment, a policy, a value, a model: the task's, and no other's
+    except (Exception, asyncio.CancelledError) as error:  # of a part of the program: the task's, and no other's
+        if isinstance(error, asyncio.CancelledError) and _cancelled():
+            raise
         result.error = told(error)
-        if not isinstance(error, StlError):
+        if not _on_purpose(error):
             result.traceback = "".join(traceback.format_exception(error))[-LONGEST_TRACEBACK:]
     finally:
         result.seconds = time.perf_counter() - started
@@ -83,13 +88,30 @@ async def _search(job: Job, trial: Trial, shared: Memories | None) -> tuple[Task
     return result, cut_by in (None, "task")
 
 
+def _cancelled() -> bool:
+    """Whether this task is cancelled from outside, and not by what a part of the program awaited."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
+def _on_purpose(error: BaseException) -> bool:
+    """Whether this package raised it, in words that say all; a world's own error comes with its traceback."""
+    raised = traceback.extract_tb(error.__traceback__)[-1:]
+    return isinstance(error, StlError) and all(frame.filename.startswith(PACKAGE) for frame in raised)
+
+
 def told(error: BaseException) -> str:
     """An error in one line; one that nobody raised on purpose with the line that it comes from."""
-    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    try:
+        text = str(error)
+    except Exception as worse:
+        text = f"(its text cannot be read: {type(worse).__name__})"
     if isinstance(error, StlError):
-        return f"{type(error).__name__}: {error}"
+        return f"{type(error).__name__}: {text}"
     last = traceback.extract_tb(error.__traceback__)[-1:]
-    return text + "".join(f" ({frame.filename.rsplit('/', 1)[-1]}:{frame.lineno})" for frame in last)
+    text = ' '.join(text.split()) or ("something that it awaited" if isinstance(error, asyncio.CancelledError) else "")
+    return f"{type(error).__name__}: {text}" + "".join(
+        f" ({frame.filename.rsplit('/', 1)[-1]}:{frame.lineno})" for frame in last)
 
 
 def _context_of(job: Job, trial: Trial, shared: Memories | None) -> Context:
@@ -107,8 +129,7 @@ def _record(result: TaskResult, found: Found) -> None:
     result.answer, result.trajectory, result.ended = found.answer, list(found.leaf.state.history), found.ended
     result.states_expanded = sum(1 for _ in found.tree.expanded())
     leaf = found.leaf
-    if leaf.state.untaken:
-        result.untaken = leaf.action
+    result.untaken = leaf.action if leaf.state.untaken else None
     result.committed = found.committed
     result.states_judged = sum(node.estimate is not None for node in found.tree.nodes)
 

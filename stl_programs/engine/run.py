@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import warnings
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextvars import copy_context
@@ -20,6 +21,7 @@ from stl_programs.engine.budget import Budget
 from stl_programs.engine.context import Run
 from stl_programs.engine.job import Job
 from stl_programs.engine.journal import Journal, Recording, read_journal
+from stl_programs.engine.local import told
 from stl_programs.engine.protocols import Executor, Search, executor_of
 from stl_programs.engine.status import Status
 from stl_programs.errors import ModelError, StlError
@@ -107,7 +109,7 @@ async def run_tasks(
             await runner.run(job)
     finally:
         job.aside.close()
-        await program.environment.aclose()
+        await _closed(program)
         if log:
             log.close()
     results = job.ordered()
@@ -115,16 +117,23 @@ async def run_tasks(
     return results
 
 
-BESIDE = frozenset({"budget", "traces", "train", "path"})
+async def _closed(program: Search) -> None:
+    """A world that fails to close spoils no result."""
+    try:
+        await program.environment.aclose()
+    except Exception as error:
+        warnings.warn(f"{program.environment.name} was not closed: {told(error)}", RuntimeWarning, stacklevel=2)
+
+
+BESIDE = frozenset({"budget", "traces", "train", "path", "api_base"})
 """Entries of a saved program that change no answer: a journal may be continued with others."""
 
 
 def identity(program: Search) -> dict[str, Any]:
     """What a journal belongs to by default: the program with its settings but for its budgets, and its environment."""
     dump = getattr(program, "dump_state", None)
-    if dump is None:
-        return {"program": type(program).__name__, "environment": program.environment.name}
-    return {"program": _answering(dump())}
+    about = type(program).__name__ if dump is None else _answering(dump())
+    return {"program": about, "environment": program.environment.identity()}
 
 
 def _answering(state: Any) -> Any:

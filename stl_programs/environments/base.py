@@ -107,6 +107,15 @@ class Environment(ABC):
     """Seconds that one such request may take."""
     retries: int = 2
     """How often one that failed transiently, or took too long, is sent again."""
+    settings: tuple[str, ...] = ()
+    """Names of attributes of one's own that change what happens: a journal is continued only where they are equal."""
+
+    def identity(self) -> dict[str, Any]:
+        """What journals know the world by: its name, and what changes answers."""
+        names = ("max_depth", "cyclic", *self.settings)
+        return {"name": self.name, "scale": str(self.scale), **{
+            name: value if isinstance(value := getattr(self, name), (bool, int, float, str)) else str(value)
+            for name in names}}
 
     @abstractmethod
     def task(self, text: str) -> Task:

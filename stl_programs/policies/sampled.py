@@ -59,8 +59,7 @@ class Policy(Asks, BasePolicy):
         tried = list(exclude)
         for round_ in range(self.rounds):
             named = await self._ask(situation, tried, count, round_, draw)
-            if self.distinct:
-                named = _first_of_each(named, tried)
+            named = _first_of_each(named, tried) if self.distinct else [one for one in named if one[0] not in exclude]
             steps = await engine.together(*(self._step(situation, text) for text, _, _ in named))
             for (text, source, logprob), step in zip(named, steps, strict=True):
                 tried.append(text)

@@ -228,13 +228,17 @@ class SearchProgram(Saved):
         """Add up to `count` (None: as many as the policy gives) new successors of `node`, judged all together.
 
         Returns all children. Two rounds of calls: proposals, then values. None for a terminal state. Two that expand
-        one state at once share the work.
+        one state at once share the work; with `count`, one adds after the other.
         """
         if node.state.terminal or (node.expanded and count is None and tree.complete(node)):
             return tree.children(node)
+        current, every, some = engine.context(), ("expand", id(tree), node.id), ("expand some", id(tree), node.id)
         if count is not None:
-            return await self._expand(tree, node, count)
-        return await engine.context().joined(("expand", id(tree), node.id), lambda: self._expand(tree, node, None))
+            await current.settled(every, some)
+            return await current.joined(some, lambda: self._expand(tree, node, count))
+        if some in current.memory:
+            await current.settled(some)
+        return await current.joined(every, lambda: self._expand(tree, node, None))
 
     async def expand_each(self, tree: Tree, nodes: list[Node]) -> list[list[Node]]:
         """`expand` for all of `nodes`, side by side; no other work may add to the tree meanwhile.
@@ -264,7 +268,7 @@ class SearchProgram(Saved):
         cycles, states that are on the path already are left out.
         """
         engine.context().spend_state()
-        exclude = [] if draw or count is None else [child.action or "" for child in tree.children(node)]
+        exclude = [] if draw else [child.action or "" for child in tree.children(node)]
         situation = self.situation(tree, node)
         proposals = await self.policy.aforward(situation, count, exclude, draw)
         if self.environment.cyclic:
@@ -282,13 +286,15 @@ class SearchProgram(Saved):
                      exclude: list[str], draw: int) -> list[Proposal]:
         """Those of `proposals` that do not lead back to the path.
 
-        Asked for `count` of them, the policy is asked again without those that lead back.
+        Where none is left, or fewer than the `count` that is wanted, the policy is asked again without those that lead
+        back.
         """
         visited = {before.state.key for before in tree.path(node)}
         while True:
             back = [one.action.text for one in proposals if one.transition.state.key in visited]
-            if count is None or set(back) <= set(exclude):
-                return [one for one in proposals if one.transition.state.key not in visited]
+            ahead = [one for one in proposals if one.transition.state.key not in visited]
+            if set(back) <= set(exclude) or (ahead and count is None):
+                return ahead
             exclude = [*exclude, *back]
             proposals = await self.policy.aforward(situation, count, exclude, draw)
 

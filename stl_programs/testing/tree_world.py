@@ -50,6 +50,7 @@ class TreeWorld(Environment):
     """
 
     name = "tree world"
+    settings = ("branching", "transpositions", "seed")
     scale = NumberScale(0.0, 1.0)
     policy_signature = ProposeActions
     value_signature = EstimateValue

@@ -117,6 +117,12 @@ def test_white_space_at_the_ends_is_no_reason_and_an_empty_field_is_named(format
         build([example(**{field: " \n"})], format_=format_)
 
 
+@pytest.mark.parametrize("end", ["\r\n", "\r", "\u2028"])
+def test_ends_of_lines_of_any_kind_are_one(end):
+    [row] = build([example(next_state=f"a page{end}of two lines")], format_=ChatFormat()).rows
+    assert row == build([example(next_state="a page\nof two lines")], format_=ChatFormat()).rows[0]
+
+
 def test_the_words_of_the_format_in_a_field_are_named():
     with pytest.raises(ValueError, match="malformed: next_state contains what the format lookahead separates its fie"):
         build([example(next_state="Thus the correctness score is 3.")], format_=LookaheadFormat())
@@ -153,7 +159,7 @@ def test_validation_rows_are_of_other_tasks():
 def test_nothing_left_is_an_error_that_says_why():
     with pytest.raises(ValueError, match="malformed"):
         build([example(rationale="")])
-    with pytest.raises(ValueError, match="no state was expanded"):
+    with pytest.raises(ValueError, match="no state has all its successors judged"):
         build([])
 
 

@@ -163,10 +163,10 @@ def test_a_result_with_a_tree_is_written_aside_before_it_is_used_and_reads_the_s
     threads, used, path = [], [], tmp_path / "j"
     whole, finished = Journal.result, Job.finished
 
-    def watched(self, result):
+    def watched(self, result, budget):
         threads.append(threading.current_thread())
         assert (result.seed, result.task) not in used
-        whole(self, result)
+        whole(self, result, budget)
 
     async def noted(self, result, final=True):
         await finished(self, result, final)

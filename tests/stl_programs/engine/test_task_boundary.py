@@ -1,0 +1,243 @@
+"""What a part of a program does wrong is its task's error; what is finished, and what a journal holds, stands."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from stl_programs import (
+    MCTS,
+    BeamSearch,
+    Budget,
+    GreedySearch,
+    LegalMoves,
+    Policy,
+    Uniform,
+    Value,
+    lm,
+    run_sync,
+    run_tasks,
+)
+from stl_programs.errors import JournalError, StlError
+from stl_programs.records import Action, State, Transition
+from stl_programs.testing import ScriptedModel, Simulator, TreeWorld, answering
+
+
+class Odd(TreeWorld):
+    """Goes wrong in the ways that are passed."""
+
+    def __init__(self, raises=None, closing=None):
+        super().__init__(depth=2, branching=2, transpositions=0.0)
+        self.raises, self.closing = raises, closing
+
+    def answer(self, task, state):
+        if self.raises and task.text == "1":
+            raise self.raises
+        return super().answer(task, state)
+
+    async def aclose(self):
+        if self.closing:
+            raise self.closing
+
+
+class Cancelling(Odd):
+    """Awaits something that was cancelled."""
+
+    pure = False
+
+    async def areset(self, task):
+        if task.text == "1":
+            inner = asyncio.ensure_future(asyncio.sleep(9))
+            inner.cancel()
+            await inner
+        return self.reset(task)
+
+    async def astep(self, state, action):
+        return self.step(state, action)
+
+
+class Unspeakable(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+def answers(env, **options):
+    return run_sync(run_tasks(GreedySearch(env, LegalMoves(), Uniform()), ["0", "1", "2"], **options))
+
+
+@pytest.mark.parametrize(("env", "said"), [
+    (Cancelling(), "CancelledError: something that it awaited"),
+    (Odd(Unspeakable()), "Unspeakable: (its text cannot be read: RuntimeError)"),
+    (Odd(StlError("the shop answers 500")), "StlError: the shop answers 500")])
+def test_an_error_is_its_tasks_with_its_traceback(env, said):
+    before, failed, after = answers(env)
+    assert failed.error.startswith(said) and "Traceback" in failed.traceback and failed.answer is None
+    assert before.answer and after.answer and not before.error
+
+
+def test_cancelling_a_run_ends_it():
+    async def main():
+        env = Odd()
+        env.pure = False
+        env.areset = lambda task: asyncio.sleep(60)
+        running = asyncio.ensure_future(run_tasks(GreedySearch(env, LegalMoves(), Uniform()), ["0"]))
+        await asyncio.sleep(0.05)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    asyncio.run(main())
+
+
+def test_a_world_that_cannot_be_closed_spoils_no_result():
+    with pytest.warns(RuntimeWarning, match="tree world was not closed: OSError: gone"):
+        assert [bool(result.answer) for result in answers(Odd(closing=OSError("gone")))] == [True] * 3
+
+
+def test_a_purchase_that_fails_leaves_the_answer_and_what_was_not_taken():
+    class Shop(TreeWorld):
+        def successors(self, state):
+            actions = [Action(action.text, irreversible=True) for action, _ in super().successors(state)]
+            return [(action, self.leaf(state, action)) for action in actions]
+
+        async def commit(self, task, state, action):
+            raise OSError("the line was cut")
+
+    env = Shop(depth=1, branching=2, transpositions=0.0)
+    [result] = run_sync(run_tasks(GreedySearch(env, LegalMoves(), Uniform()), ["0"], commit=True))
+    assert "the line was cut" in result.error and result.untaken and result.answer and result.committed is None
+
+
+# What a journal is continued with
+
+class Deep(TreeWorld):
+    pass
+
+
+class Cyclic(TreeWorld):
+    cyclic = True
+
+
+def uniform(env, **options):
+    return BeamSearch(env, LegalMoves(), Uniform(), **options)
+
+
+@pytest.mark.parametrize(("other", "named"), [
+    (uniform(TreeWorld(depth=3)), "environment.max_depth is 2, here it is 3"),
+    (uniform(TreeWorld(depth=2, branching=3)), "environment.branching is 5, here it is 3"),
+    (uniform(Cyclic(depth=2)), "environment.cyclic is false, here it is true")])
+def test_a_journal_of_another_world_is_refused(tmp_path, other, named):
+    run_sync(run_tasks(uniform(TreeWorld(depth=2)), ["0"], journal=tmp_path / "j"))
+    with pytest.raises(JournalError, match=named):
+        run_sync(run_tasks(other, ["0"], journal=tmp_path / "j"))
+    run_sync(run_tasks(uniform(Deep(depth=2)), ["0"], journal=tmp_path / "j"))
+
+
+def test_functions_without_a_name_are_told_apart(tmp_path):
+    def search(weight):
+        return MCTS(TreeWorld(depth=2), LegalMoves(), Uniform(), simulations=3,
+                    selection=lambda parent, children, q, c: [weight * one for one in q])
+
+    run_sync(run_tasks(search(1.0), ["0"], journal=tmp_path / "j"))
+    run_sync(run_tasks(search(1.0), ["0"], journal=tmp_path / "j"))
+    with pytest.raises(JournalError, match=r"selection\.code"):
+        run_sync(run_tasks(search(-1.0), ["0"], journal=tmp_path / "j"))
+
+
+def test_a_server_that_moved_is_the_same(tmp_path):
+    answer = answering(lambda inputs, seed: {"rationale": "so", "score": "0.5"})
+    for _ in range(2):
+        with Simulator(lambda messages, model, seed: answer(messages, seed), ["m"]) as server:
+            env = TreeWorld(depth=1, branching=2, transpositions=0.0)
+            value = Value(env.value_signature, lm("hosted_vllm/m", api_base=server.url), samples=1)
+            [result] = run_sync(run_tasks(GreedySearch(env, LegalMoves(), value), ["0"], journal=tmp_path / "j"))
+            assert result.answer
+    assert not server.requests
+
+
+def test_what_failed_is_tried_again_and_what_was_paid_is_not_paid_again(tmp_path):
+    model = ScriptedModel("m/a", answering(lambda inputs, seed: {"rationale": "so", "score": "0.5"}))
+
+    def search(env):
+        return GreedySearch(env, LegalMoves(), Value(env.value_signature, model, samples=1))
+
+    first = run_sync(run_tasks(search(Odd(OSError("down"))), ["0", "1"], journal=tmp_path / "j"))
+    paid = len(model.requests)
+    again = run_sync(run_tasks(search(Odd()), ["0", "1"], journal=tmp_path / "j"))
+    assert first[1].error and again[0] == first[0] and again[1].answer and len(model.requests) == paid
+
+
+def test_a_larger_budget_of_every_task_goes_on(tmp_path):
+    model = ScriptedModel("m/a", answering(lambda inputs, seed: {"rationale": "so", "score": "0.5"}))
+    env = TreeWorld(depth=3, branching=2, transpositions=0.0)
+
+    def ended(calls):
+        search = BeamSearch(env, LegalMoves(), Value(env.value_signature, model, samples=1), width=2,
+                            budget=Budget(calls=calls))
+        return run_sync(run_tasks(search, ["0"], journal=tmp_path / "j"))[0].ended
+
+    assert "budget of 3 calls" in ended(3)
+    paid = len(model.requests)
+    assert "budget of 3 calls" in ended(3) and len(model.requests) == paid == 3
+    assert ended(300) is None
+    assert len({str(messages) for messages, _ in model.requests}) == len(model.requests), "nothing was paid twice"
+
+
+# Cycles, and what is asked at once
+
+class Ring(TreeWorld):
+    """Seven places; a step goes on, or back to where it came from."""
+
+    cyclic, max_depth = True, 6
+
+    def reset(self, task):
+        return State("0", data=0)
+
+    def legal_actions(self, state):
+        return [Action("back"), Action("stay"), Action("on")]
+
+    def step(self, state, action):
+        place = state.data + {"back": -1, "stay": 0, "on": 1}[action.text]
+        return Transition(state.then(action.text, str(place), terminal=place == 6, data=place), place == 6)
+
+    def answer(self, task, state):
+        return state.text
+
+
+@pytest.mark.parametrize("options", [{"count": 1}, {"count": 2}, {"count": 1, "distinct": False}])
+def test_actions_that_lead_back_do_not_use_up_what_a_policy_names(options):
+    def named(inputs, seed):
+        left = [one for one in ("back", "stay", "on") if one not in inputs["not_allowed"]]
+        return {"actions": left[:int(inputs["count"])]}
+
+    env = Ring()
+    policy = Policy(env.policy_signature, ScriptedModel("m/a", answering(named)), **options)
+    prediction = GreedySearch(env, policy, Uniform())(task="0")
+    assert prediction.trajectory in (["on"] * 6, ["back"] * 6)
+
+
+def test_independent_draws_look_past_what_leads_back():
+    model = ScriptedModel("m/a", answering(lambda inputs, seed: {"actions": ["stay", "on"]}))
+    env = Ring()
+
+    class Once(GreedySearch):
+        async def grow(self, tree):
+            assert (await self.sample(tree, tree.root, 1)).action == "on"
+
+    Once(env, Policy(env.policy_signature, model, distinct=False), Uniform())(task="0")
+
+
+@pytest.mark.parametrize("counts", [(2, 2, 2), (1, None), (None, 1), (None, None)])
+def test_expanding_one_state_at_once_adds_no_child_twice(counts):
+    model = ScriptedModel("m/a", answering(lambda inputs, seed: {"actions": [
+        one for one in "012345" if one not in inputs["not_allowed"]][:int(inputs["count"])]}))
+    env = TreeWorld(depth=2, branching=6, transpositions=0.0)
+
+    class Several(GreedySearch):
+        async def grow(self, tree):
+            await asyncio.gather(*(self.expand(tree, tree.root, count) for count in counts))
+            actions = [node.action for node in tree.children(tree.root)]
+            assert len(set(actions)) == len(actions) >= sum(count or 0 for count in counts)
+
+    Several(env, Policy(env.policy_signature, model, count=5), Uniform())(task="0")
