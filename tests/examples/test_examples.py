@@ -63,7 +63,12 @@ SHOWS = {"compare.py": shows_a_table, "own_world.py": shows_a_sorted_stack, "pur
 """Every example, with what its output has to show."""
 
 
-@pytest.mark.parametrize("name", SHOWS)
+SLOW = {"compare.py", "teach.py"}
+"""Those of a quarter of a minute and more."""
+
+
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in SHOWS])
 def test_an_example_shows_what_it_is_there_for(name, tmp_path):
     done = subprocess.run([sys.executable, str(EXAMPLES / name)], cwd=tmp_path, capture_output=True, text=True,
                           check=False, env={**os.environ, "PYTHONPATH": str(ROOT)})

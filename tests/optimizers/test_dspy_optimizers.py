@@ -206,6 +206,7 @@ def test_better_together_with_lookahead_as_its_only_step(env, trainset, tmp_path
         assert asks_its_adapter(loaded) == answer and student.value.predict.adapter is None
 
 
+@pytest.mark.slow
 def test_better_together_prompts_then_weights(env, server, lm, trainset, metric, tmp_path):
     with dspy.context(experimental=True):
         student = build(env)

@@ -18,7 +18,8 @@ ROOT = Path(__file__).parents[3]
 NAMES = {"environment": "corner_shop", "search": "Wanderer", "optimizer": "SteadyHand"}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [
+    pytest.param(kind, marks=[pytest.mark.slow] if kind == "optimizer" else []) for kind in KINDS])
 def test_what_is_written_passes_its_test(tmp_path, kind):
     ours = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "stl_programs.new", kind, NAMES[kind]]
