@@ -125,7 +125,7 @@ async def _closed(program: Search) -> None:
         warnings.warn(f"{program.environment.name} was not closed: {told(error)}", RuntimeWarning, stacklevel=2)
 
 
-BESIDE = frozenset({"budget", "traces", "train", "path", "api_base"})
+BESIDE = frozenset({"budget", "traces", "train", "path"})
 """Entries of a saved program that change no answer: a journal may be continued with others."""
 
 

@@ -145,15 +145,22 @@ def test_functions_without_a_name_are_told_apart(tmp_path):
         run_sync(run_tasks(search(-1.0), ["0"], journal=tmp_path / "j"))
 
 
-def test_a_server_that_moved_is_the_same(tmp_path):
+def test_another_server_is_another_run_unless_the_run_is_named(tmp_path):
     answer = answering(lambda inputs, seed: {"rationale": "so", "score": "0.5"})
-    for _ in range(2):
-        with Simulator(lambda messages, model, seed: answer(messages, seed), ["m"]) as server:
-            env = TreeWorld(depth=1, branching=2, transpositions=0.0)
-            value = Value(env.value_signature, lm("hosted_vllm/m", api_base=server.url), samples=1)
-            [result] = run_sync(run_tasks(GreedySearch(env, LegalMoves(), value), ["0"], journal=tmp_path / "j"))
-            assert result.answer
-    assert not server.requests
+    env = TreeWorld(depth=1, branching=2, transpositions=0.0)
+
+    def asking(server, **options):
+        value = Value(env.value_signature, lm("hosted_vllm/m", api_base=server.url), samples=1)
+        return run_sync(run_tasks(GreedySearch(env, LegalMoves(), value), ["0"], **options))
+
+    with Simulator(lambda messages, model, seed: answer(messages, seed), ["m"]) as one:
+        asking(one, journal=tmp_path / "j")
+        asking(one, journal=tmp_path / "named", fingerprint={"program": "greedy, m"})
+    with Simulator(lambda messages, model, seed: answer(messages, seed), ["m"]) as other:
+        with pytest.raises(JournalError, match=r"connection\.api_base is"):
+            asking(other, journal=tmp_path / "j")
+        asking(other, journal=tmp_path / "named", fingerprint={"program": "greedy, m"})
+        assert not other.requests
 
 
 def test_what_failed_is_tried_again_and_what_was_paid_is_not_paid_again(tmp_path):
