@@ -70,6 +70,8 @@ class GymnasiumEnvironment(SessionEnvironment):
         >>> BeamSearch(env, LegalMoves(), Value(env.value_signature, "openai/gpt-4o"))(task="seed 0")
     """
 
+    settings = ("goal", "key", "names", "reward_range")
+
     def __init__(self, make: str | Callable[[], Any], *, name: str | None = None, goal: str = "",
                  observe: Callable[[Any, dict[str, Any]], str] | None = None,
                  act: Callable[[str], Any] | None = None,
