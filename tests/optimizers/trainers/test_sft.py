@@ -181,7 +181,7 @@ def test_a_killed_training_is_repeated_and_a_finished_one_is_not(tmp_path):
         import sys
         from pathlib import Path
         from optimizers.trainers.sft import train_adapter
-        from tests.optimizers.test_lora import BASE, LONG, QUICK, SHORT, dataset
+        from tests.optimizers.trainers.test_sft import BASE, LONG, QUICK, SHORT, dataset
         record = train_adapter(dataset([SHORT, LONG] * 8), BASE, Path(sys.argv[1]), QUICK,
                                progress=lambda step, steps: print(step, flush=True))
         print("finished", record["steps"], flush=True)
