@@ -226,7 +226,9 @@ class Tree:
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> Tree:
-        """The inverse of `to_dict`, without the states' payloads and the nodes' `worth`."""
+        """The inverse of `to_dict`, without the states' payloads and the nodes' `worth`. Raises ValueError for none."""
+        if not record:
+            raise ValueError("there is no tree: run with keep_trees=True, and leave out results with an error")
         task = Task(record.get("id", record["task"]), record["task"], record.get("fields", {}))
         tree: Tree | None = None
         for row in record["nodes"]:

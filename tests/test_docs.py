@@ -22,12 +22,15 @@ SHOWS = {
     "finetune.md": [r"embedded/game24@tuned-\w{10} \['4 \* 6 = 24 -> 24 \. end \| sure'\]",
                     "train_data_format='completion'", r"kept \d+ judgements, [1-9]\d* wrongly hopeless", "dropped"],
     "your-own-task.md": ["ladder: cord card ward warm", r"keys: \['card/0', 'card/2'\]", "no word twice", "sum: 42",
-                         "untaken: buy mug", "committed: buy mug", "paged: buy mug",
+                         "- the key '.+' comes twice on one path", r"lift: \['up', 'up', 'up'\]",
+                         "shop: nothing to mend", "untaken: buy mug", "committed: buy mug", "paged: buy mug",
                          "CyclicLadder: nothing to mend\nLadder: the key",
                          r"a row says: cold -> cord \| 3 letters", "cannot be tuned from here; pass weights=DIRECTORY"],
     "your-own-method.md": ["depth first: .*4", "attempts: 8", "widening: .*4", "near: .*4", r"two judges: .* \d+ calls",
                            "tuned: embedded/game24@value-v1-", "executor: 3 answers", "loaded: NearTwentyFour 4 2 3"]}
 """Pages whose python blocks are run, and what they print: every page of docs/ that has such blocks."""
+SLOW = {"tutorial.md", "your-own-method.md"}
+"""Those of a quarter of a minute and more: they train."""
 PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 
 
@@ -38,7 +41,8 @@ def reference():
     sys.path.remove(str(ROOT / "docs"))
 
 
-@pytest.mark.parametrize("page", SHOWS)
+@pytest.mark.parametrize("page", [
+    pytest.param(page, marks=[pytest.mark.slow] if page in SLOW else []) for page in SHOWS])
 def test_the_pages_run(tmp_path, page):
     blocks = PYTHON.findall((ROOT / "docs" / page).read_text())
     assert len(blocks) >= 4

@@ -11,10 +11,10 @@ from stl_programs.engine.notices import NO_CHOICE, UNJUDGED, NothingUnderstood
 from stl_programs.engine.protocols import Executor, Search
 from stl_programs.engine.run import run_sync, run_tasks
 from stl_programs.engine.status import Status, show_progress
-from stl_programs.engine.steps import begin, commit, take
+from stl_programs.engine.steps import begin, checked, commit, take
 from stl_programs.records import TaskResult
 
 __all__ = ["NO_CHOICE", "UNJUDGED", "Budget", "Context", "Cost", "Executor", "Gate", "Job", "Journal", "Ledger",
            "LocalExecutor", "NothingUnderstood", "Recording", "Run", "Search", "Status", "TaskResult", "Trial", "begin",
-           "commit", "complete", "context", "enter", "read_journal", "rolling", "run_sync", "run_tasks",
+           "checked", "commit", "complete", "context", "enter", "read_journal", "rolling", "run_sync", "run_tasks",
            "show_progress", "take", "together"]

@@ -26,7 +26,7 @@ async def take(environment: Environment, task: Task, state: State, action: Actio
     if action.irreversible:
         return environment.leaf(state, action)
     if environment.pure:
-        return environment.step(state, action)
+        return checked(environment, environment.step(state, action))
     path = (*state.history, action.text)
     return await _once(environment, task, path, f"the step {action.text!r}", lambda: environment.astep(state, action))
 
@@ -34,10 +34,10 @@ async def take(environment: Environment, task: Task, state: State, action: Actio
 async def begin(environment: Environment, task: Task) -> State:
     """Where `task` begins."""
     if environment.pure:
-        return environment.reset(task)
+        return _begun(environment, environment.reset(task))
 
     async def reset() -> Transition:
-        return Transition(await environment.areset(task))
+        return Transition(_begun(environment, await environment.areset(task)))
 
     return (await _once(environment, task, (), "the reset", reset)).state
 
@@ -45,27 +45,50 @@ async def begin(environment: Environment, task: Task) -> State:
 async def commit(environment: Environment, task: Task, state: State, action: Action) -> Transition:
     """Take the chosen action for good, at most once in the life of a journal.
 
-    Raises JournalError where an earlier run began to take it and ended before it knew what came of it.
+    Raises TaskError where it is refused, StlError where it is not known what came of it, and JournalError where that
+    was so in an earlier run.
     """
     current = context()
     run, path = current.run, (*state.history, action.text)
     key = step_key("commit", current.seed, current.task, *path)
     if (done := run.own.steps.get(key)) is not None:
-        return environment.restore(path, done)
+        return _known(environment, path, done)
     begun = step_key("commit begun", key)
     if begun in run.own.steps:
-        raise JournalError(f"{action.text!r} of {task.id!r} was begun by an earlier run that ended before it knew what "
-                           "came of it; it is not taken again: look at the backend, and use another journal if it was "
-                           "not done")
+        raise JournalError(f"{action.text!r} of {task.id!r} was begun by an earlier run, and what came of it is not "
+                           "known; it is not taken again: look at the backend, and use another journal if it was not "
+                           "done")
     if run.offline:
         raise JournalError(f"offline: {action.text!r} of {task.id!r} was not taken")
     if run.journal:
         run.journal.step(begun, {"action": action.text})
-    transition = await environment.commit(task, state, action)
     current.bill(ROLE, Usage(steps=1))
+    try:
+        transition = checked(environment, await environment.commit(task, state, action))
+    except TaskError as refused:
+        if run.journal:
+            run.journal.step(key, {"refused": str(refused)})
+        raise
+    except Exception as error:
+        raise StlError(f"taking {action.text!r} failed: {type(error).__name__}: {error}; it is not sent again, as it "
+                       "may have been done") from error
     if run.journal:
         run.journal.step(key, environment.record(transition))
     return transition
+
+
+def checked(environment: Environment, step: Any) -> Transition:
+    """`step`. Raises StlError where a world gives something else than a Transition."""
+    if not isinstance(step, Transition):
+        raise StlError(f"a step of {environment.name} gives a {type(step).__name__}: return Transition(state, "
+                       "terminated=state.terminal)")
+    return step
+
+
+def _begun(environment: Environment, state: Any) -> State:
+    if not isinstance(state, State):
+        raise StlError(f"the reset of {environment.name} gives a {type(state).__name__}: return State(text)")
+    return state
 
 
 def step_key(*parts: object) -> str:
@@ -86,7 +109,10 @@ async def _once(environment: Environment, task: Task, path: tuple[str, ...], wha
     async def send() -> Transition | TaskError:
         for recording in (run.own, run.recorded):
             if (row := recording.steps.get(key)) is not None:
-                return TaskError(row["refused"]) if "refused" in row else environment.restore(path, row)
+                try:
+                    return _known(environment, path, row)
+                except TaskError as refused:
+                    return refused
         if run.offline:
             raise JournalError(f"offline: {what} of {current.task!r} is in no journal")
         try:
@@ -102,6 +128,13 @@ async def _once(environment: Environment, task: Task, path: tuple[str, ...], wha
     if isinstance(found, TaskError):
         raise TaskError(str(found))
     return found
+
+
+def _known(environment: Environment, path: tuple[str, ...], row: dict[str, Any]) -> Transition:
+    """What a journal says of a step. Raises TaskError where it was refused."""
+    if "refused" in row:
+        raise TaskError(row["refused"])
+    return environment.restore(path, row)
 
 
 def _record(environment: Environment, transition: Transition) -> dict[str, Any]:
@@ -126,7 +159,7 @@ async def _send(environment: Environment, what: str, ask: Callable[[], Awaitable
             async with run.gate.slot(endpoint, current.order):
                 started = time.perf_counter()
                 async with asyncio.timeout(environment.timeout):
-                    transition = await ask()
+                    transition = checked(environment, await ask())
             current.bill(ROLE, Usage(steps=1, seconds=time.perf_counter() - started))
             return transition
         except (TransientError, TimeoutError) as error:

@@ -8,6 +8,7 @@ import random
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 from stl_programs.environments.base import Environment, sealed_reward
@@ -16,7 +17,7 @@ from stl_programs.environments.checking.outcome import check_score
 from stl_programs.environments.checking.player import Player, Propose, Step
 from stl_programs.environments.checking.report import Abandoned, Finding, Findings, Report, shown
 from stl_programs.environments.checking.travel import check_travel, sights_of
-from stl_programs.records import State, Task
+from stl_programs.records import State, Task, Transition
 
 __all__ = ["Finding", "Findings", "check_environment"]
 
@@ -102,8 +103,10 @@ def _check_successors(player: Player, state: State) -> None:
     env, report = player.env, player.report
     if not env.pure or not env.listable or type(env).successors is Environment.successors:
         return
-    fast = [(action, step.state.key) for action, step in report.ask("successors", env.successors, state)]
-    slow = [(action, step.state.key) for action, step in report.ask("successors", Environment.successors, env, state)]
+    pairs = "list pairs of Action and Transition"
+    fast, slow = ([(action, report.expect("successors", step, Transition, pairs).state.key)
+                   for action, step in report.ask("successors", listing, state)]
+                  for listing in (env.successors, partial(Environment.successors, env)))
     if fast != slow:
         report.say("successors", f"successors lists {len(fast)} of {shown(state.text)}, which are not the {len(slow)} "
                    "that legal_actions and step give", "let both say the same, in the same order, or leave it out")

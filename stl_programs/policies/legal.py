@@ -19,10 +19,13 @@ class LegalMoves(BasePolicy):
                        draw: int = 0) -> list[Proposal]:
         environment, state = situation.environment, situation.state
         if environment.pure and count is None and not exclude:
-            return [Proposal(action, step) for action, step in environment.successors(state)]
+            steps = environment.successors(state)
+            if steps:
+                engine.checked(environment, steps[0][1])
+            return [Proposal(action, step) for action, step in steps]
         actions = [action for action in environment.legal_actions(state) if action.text not in exclude]
         if draw:
             engine.context().random("legal moves", state.key, draw).shuffle(actions)
-        steps = await engine.together(*(
+        taken = await engine.together(*(
             engine.take(environment, situation.task, state, action) for action in actions[:count]))
-        return [Proposal(action, step) for action, step in zip(actions, steps, strict=False)]
+        return [Proposal(action, step) for action, step in zip(actions, taken, strict=False)]

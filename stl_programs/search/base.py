@@ -142,8 +142,8 @@ class SearchProgram(Saved):
             fields: further inputs that signatures may name.
 
         Returns a dspy.Prediction: answer, trajectory (list of actions), tree, usage (per module), cost in dollars
-        (None where a price is unknown), ended (the budget that ended the search, or None), untaken, notes. Raises
-        StlError for a bad task or a model that fails.
+        (None where a price is unknown), ended (the budget that ended the search, or None), untaken, committed, notes.
+        Raises StlError for a bad task or a model that fails.
         """
         checked = with_fields(task if isinstance(task, Task) else self.environment.task(task), fields)
         self.check()

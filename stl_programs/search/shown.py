@@ -12,7 +12,7 @@ from stl_programs.tree import Tree
 
 
 class Outcome(dspy.Prediction):
-    """trajectory, tree, usage, cost, ended, untaken, notes and answer of one search.
+    """trajectory, tree, usage, cost, ended, untaken, committed, notes and answer of one search.
 
     The answer stands last, where dspy.majority looks for it.
 
@@ -23,7 +23,8 @@ class Outcome(dspy.Prediction):
     @classmethod
     def of(cls, result: TaskResult) -> Outcome:
         return cls(trajectory=result.trajectory, tree=Tree.from_dict(result.tree or {}), usage=result.usage,
-                   cost=result.cost, ended=result.ended, untaken=result.untaken, notes=result.notes,
+                   cost=result.cost, ended=result.ended, untaken=result.untaken,
+                   committed=result.committed, notes=result.notes,
                    answer=result.answer)
 
     def toDict(self) -> dict[str, Any]:
@@ -40,5 +41,5 @@ class Outcome(dspy.Prediction):
 
     def _shown(self) -> dict[str, Any]:
         return {"answer": self.answer, "actions": " / ".join(self.trajectory), "ended by": self.ended,
-                "chosen, not taken": self.untaken, **cost_rows(self.usage, self.cost),
+                "chosen, not taken": self.untaken, "taken": self.committed, **cost_rows(self.usage, self.cost),
                 "noticed": noticed(self.notes)}

@@ -92,6 +92,11 @@ def tasks_of(env: Environment, given: Sequence[Any] | None, report: Report) -> l
         return []
     if not found:
         report.say("no tasks", "there is no task to play", "pass check_environment(env, tasks=[...])")
+    try:
+        for task in found:
+            report.expect("tasks('train')" if given is None else "as_task", task, Task, "return Task(id, text)")
+    except Abandoned:
+        return []
     ids = Counter(task.id for task in found)
     twice = [id for id, count in ids.items() if count > 1]
     if twice and given is None:
@@ -109,7 +114,7 @@ def check_task(env: Environment, task: Task, report: Report) -> bool:
     if task.fields:  # given beside the text, and so not in it
         return True
     try:
-        again = report.ask("task", env.task, task.text)
+        again = report.expect("task", report.ask("task", env.task, task.text), Task, "return Task(id, text)")
     except Abandoned:
         return False
     if again != task:

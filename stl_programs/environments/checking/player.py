@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import random
 from collections.abc import Callable, Sequence
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 import cloudpickle
 
 from stl_programs.environments.base import Environment
+from stl_programs.environments.checking import asking
 from stl_programs.environments.checking.declared import GIVEN, OUTPUTS
 from stl_programs.environments.checking.report import Abandoned, Report, shown
 from stl_programs.errors import TaskError
@@ -94,18 +94,16 @@ class Player:
     # Asking as the engine does
 
     async def reset(self, task: Task) -> State:
-        if self.env.pure:
-            return self.report.ask("reset", self.env.reset, task)
-        return await self.report.aask("areset", self._within(self.env.areset(task)))
+        name = "reset" if self.env.pure else "areset"
+        return self.report.expect(name, await self.report.aask(name, asking.reset(self.env, task)), State,
+                                  "return State(text), with what is observed at the start")
 
     async def step(self, state: State, action: Action) -> Transition:
-        if self.env.pure:
-            return self.report.ask("step", self.env.step, state, action, passing=self.refusals)
-        return await self.report.aask("astep", self._within(self.env.astep(state, action)), self.refusals)
-
-    async def _within(self, answer: Any) -> Any:
-        async with asyncio.timeout(self.env.timeout):
-            return await answer
+        name = "step" if self.env.pure else "astep"
+        found = await self.report.aask(name, asking.step(self.env, state, action), self.refusals)
+        step = self.report.expect(name, found, Transition, "return Transition(state, terminated=state.terminal)")
+        self.report.expect(f"{name}'s Transition", step.state, State, "its first part is the next State")
+        return step
 
     # A state
 
@@ -130,7 +128,8 @@ class Player:
         if not env.listable:
             texts = [] if state.terminal or self.propose is None else report.ask("actions=", self.propose, state)
             return [action for text in texts if (action := self._meant(state, text)) is not None]
-        actions = list(report.ask("legal_actions", env.legal_actions, state))
+        actions = [report.expect("legal_actions", one, Action, "list Action(text) for every text")
+                   for one in report.ask("legal_actions", env.legal_actions, state)]
         texts = [action.text for action in actions]
         if state.terminal and actions:
             report.say("actions at an end", f"the terminal state {shown(state.text)} has legal actions, like "
@@ -150,7 +149,8 @@ class Player:
 
     def _meant(self, state: State, text: str) -> Action | None:
         try:
-            return self.report.ask("action", self.env.action, state, text, passing=self.refusals)
+            meant = self.report.ask("action", self.env.action, state, text, passing=self.refusals)
+            return self.report.expect("action", meant, Action, "return Action(text)")
         except TaskError:
             return None
 
@@ -247,7 +247,7 @@ class Player:
 
     def _check_journal(self, step: Transition) -> None:
         """A step has to come back from a journal as it was."""
-        cure = "keep State.data JSON, or override record and restore together"
+        cure = ("keep State.data JSON (a tuple comes back as a list), or override record and restore together")
         row = self.report.ask("record", self.env.record, step)
         try:
             row = json.loads(json.dumps(row))

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from stl_programs.errors import StlError, TaskError
+from stl_programs.errors import StlError, TaskError, TransientError
 
 T = TypeVar("T")
 
@@ -38,6 +38,9 @@ class Findings(list[Finding]):
         """Raises StlError, with a line for each, where something was found: for a test of one's own."""
         if self:
             raise StlError(f"{len(self)} to mend\n{self}")
+
+
+TIRED = "it was sent again `retries` times, within `timeout` seconds each: look at the backend, or raise them"
 
 
 class Abandoned(Exception):
@@ -76,10 +79,19 @@ class Report:
         except Exception as error:
             raise self.raised(method, error) from None
 
+    def expect(self, method: str, found: Any, kind: type[T], cure: str) -> T:
+        """`found`, where it is of its kind. Raises Abandoned, with a finding, where it is not."""
+        if not isinstance(found, kind):
+            self.say(f"{method} gives", f"{method} gives a {type(found).__name__} where a {kind.__name__} belongs",
+                     cure)
+            raise Abandoned
+        return found
+
     def raised(self, method: str, error: Exception) -> Abandoned:
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{last.filename.rsplit('/', 1)[-1]}:{last.lineno}"
-        cure = ("accept what the world itself gave, or do not give it" if isinstance(error, TaskError) else
+        cure = (TIRED if isinstance(error, (TransientError, TimeoutError)) else
+                "accept what the world itself gave, or do not give it" if isinstance(error, TaskError) else
                 "do what the error says" if isinstance(error, StlError) else
                 "mend it; what is not possible raises TaskError")
         self.say(f"{method} raised", f"{method} raised {type(error).__name__}: {error} ({where})", cure)

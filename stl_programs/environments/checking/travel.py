@@ -13,6 +13,7 @@ from typing import Any
 import cloudpickle
 
 from stl_programs.environments.base import Environment, sealed_reward
+from stl_programs.environments.checking import asking
 from stl_programs.environments.checking.report import Report, one_line, shown
 from stl_programs.records import Task
 
@@ -32,8 +33,7 @@ def check_travel(env: Environment, task: Task, actions: list[str], sights: list[
         report.say("travel", f"a deepcopy of the environment raises {type(error).__name__}: {error}", HOLDS)
         return
     try:
-        sent = cloudpickle.dumps((env, task, actions))
-        cloudpickle.loads(sent)
+        sent = cloudpickle.dumps((env, task, actions))  # loaded elsewhere only: here it would change a script's classes
     except Exception as error:
         report.say("travel", f"the environment cannot be sent to another process: {type(error).__name__}: {error}",
                    HOLDS)
@@ -66,12 +66,10 @@ def _check_elsewhere(sent: bytes, sights: list[list[Any]], report: Report) -> No
 
 async def sights_of(env: Environment, task: Task, actions: list[str]) -> list[list[Any]]:
     """Text, key, end and legal actions of the states that `actions` lead through."""
-    state = env.reset(task) if env.pure else await env.areset(task)
+    state = await asking.reset(env, task)
     found = [_sight(env, state)]
     for text in actions:
-        action = env.action(state, text)
-        step = env.step(state, action) if env.pure else await env.astep(state, action)
-        state = step.state
+        state = (await asking.step(env, state, env.action(state, text))).state
         found.append(_sight(env, state))
     return found
 

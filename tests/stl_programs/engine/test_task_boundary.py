@@ -10,16 +10,18 @@ from stl_programs import (
     MCTS,
     BeamSearch,
     Budget,
+    Environment,
     GreedySearch,
     LegalMoves,
     Policy,
+    Tree,
     Uniform,
     Value,
     lm,
     run_sync,
     run_tasks,
 )
-from stl_programs.errors import JournalError, StlError
+from stl_programs.errors import JournalError, StlError, TaskError, TransientError
 from stl_programs.records import Action, State, Transition
 from stl_programs.testing import ScriptedModel, Simulator, TreeWorld, answering
 
@@ -107,6 +109,70 @@ def test_a_purchase_that_fails_leaves_the_answer_and_what_was_not_taken():
     env = Shop(depth=1, branching=2, transpositions=0.0)
     [result] = run_sync(run_tasks(GreedySearch(env, LegalMoves(), Uniform()), ["0"], commit=True))
     assert "the line was cut" in result.error and result.untaken and result.answer and result.committed is None
+
+
+class Counter(TreeWorld):
+    """One purchase, as its counter says; `sold` counts what was sent."""
+
+    def __init__(self, raises=None):
+        super().__init__(depth=1, branching=2, transpositions=0.0)
+        self.raises, self.sold = raises, 0
+
+    def successors(self, state):
+        actions = [Action(action.text, irreversible=True) for action, _ in super().successors(state)]
+        return [(action, self.leaf(state, action)) for action in actions]
+
+    async def commit(self, task, state, action):
+        self.sold += 1
+        if self.raises:
+            raise self.raises
+        return Transition(state.then(action.text, "bought", terminal=True), True)
+
+
+def test_a_purchase_that_is_refused_is_refused_again_and_one_in_doubt_is_not_sent_again(tmp_path):
+    def buying(env, name):
+        program = GreedySearch(env, LegalMoves(), Uniform())
+        return run_sync(run_tasks(program, ["0"], journal=tmp_path / name, commit=True))[0]
+
+    closed, broken = Counter(TaskError("closed today")), Counter(TransientError("cut"))
+    assert buying(closed, "a").error == "TaskError: closed today" and buying(broken, "b").error.startswith(
+        "StlError: taking ")
+    unsure = buying(Counter(TransientError("cut")), "c").error
+    assert "TransientError: cut; it is not sent again, as it may have been done" in unsure
+    again, doubt = Counter(), Counter()
+    assert buying(again, "a").error == "TaskError: closed today" and not again.sold
+    assert "what came of it is not known" in buying(doubt, "b").error and not doubt.sold
+
+
+def test_a_prediction_says_what_was_taken():
+    prediction = GreedySearch(Counter(), LegalMoves(), Uniform())(task="0", commit=True)
+    assert prediction.committed == prediction.trajectory[-1] and prediction.untaken is None
+
+
+class Careless(TreeWorld):
+    """Gives a state where a transition belongs."""
+
+    successors = Environment.successors
+
+    def legal_actions(self, state):
+        return [] if state.terminal else [Action("0")]
+
+    def step(self, state, action):
+        return super().step(state, action).state
+
+
+def test_a_world_that_gives_another_kind_of_thing_is_told_which():
+    with pytest.raises(StlError, match=r"a step of tree world gives a State: return Transition\(state, terminated="):
+        GreedySearch(Careless(), LegalMoves(), Uniform())(task="0")
+    env = TreeWorld()
+    env.reset = lambda task: task.text
+    with pytest.raises(StlError, match=r"the reset of tree world gives a str: return State\(text\)"):
+        GreedySearch(env, LegalMoves(), Uniform())(task="0")
+
+
+def test_a_result_without_a_tree_says_why():
+    with pytest.raises(ValueError, match="run with keep_trees=True, and leave out results with an error"):
+        Tree.from_dict(None)
 
 
 # What a journal is continued with

@@ -6,8 +6,12 @@ import asyncio
 import os
 import random
 import re
+import subprocess
+import sys
+import textwrap
 import threading
 import uuid
+from pathlib import Path
 
 import dspy
 import pytest
@@ -16,7 +20,7 @@ from signatures import EstimateValue, LabelScale, Lookahead, NumberScale, Propos
 from stl_programs import Environment, GameOf24, GymnasiumEnvironment, Judge, SessionEnvironment, check_environment
 from stl_programs.environments import Finding, Observation
 from stl_programs.environments.checking.report import Findings
-from stl_programs.errors import StlError, TaskError
+from stl_programs.errors import StlError, TaskError, TransientError
 from stl_programs.records import Action, State, Task, Transition
 from stl_programs.testing import TreeWorld
 
@@ -354,7 +358,18 @@ BROKEN = {
         str(2 + (hash(state.data) and 0)))], restore=Environment.restore), "legal_actions of a restored state raises "
         "TypeError", "keep State.data JSON"),
     "hangs": (broken("A", Served, timeout=0.01, astep=lambda self, state, action: asyncio.sleep(60)),
-              "astep raised TimeoutError", "mend"),
+              "astep raised TimeoutError", "look at the backend"),
+    "always busy": (broken("A", Served, retries=1, areset=lambda self, task: _busy()),
+                    "areset raised TransientError: busy", "look at the backend"),
+    "step is a state": (broken("A", step=lambda self, state, action: Sum.step(self, state, action).state),
+                        "step gives a State where a Transition belongs", r"return Transition\(state"),
+    "reset is a text": (broken("A", reset=lambda self, task: "start"), "reset gives a str where a State belongs",
+                        r"return State\(text\)"),
+    "actions are texts": (broken("A", legal_actions=lambda self, state: list("23")),
+                          "legal_actions gives a str where a Action belongs", r"list Action\(text\)"),
+    "tasks are texts": (broken("A", tasks=lambda self, split: ["9"]), r"tasks\('train'\) gives a str", "return Task"),
+    "task is a text": (broken("A", tasks=lambda self, split: [Task("9", "9")], task=lambda self, text: text),
+                       "task gives a str where a Task belongs", "return Task"),
     "aclose": (broken("A", Served, aclose=lambda self: _failing()), "aclose raised OSError: gone", "mend it"),
     "session": (broken("A", LineOf, act=lambda self, session, action: _clock(self, session, action)),
                 "taken twice in 'at 0' shows .at ..?, . o'clock", "keep nothing in the environment"),
@@ -365,6 +380,10 @@ BROKEN = {
     "pickle": (broken("A", __init__=lambda self: setattr(self, "log", _Copied())),
                "cannot be sent to another process: TypeError", "__getstate__"),
 }
+
+
+async def _busy():
+    raise TransientError("busy", retry_after=0.0)
 
 
 class _Copied:
@@ -426,6 +445,43 @@ def test_what_fails_in_another_process_is_found():
     [finding] = check_environment(Bound(), plays=1)
     assert "in another process it fails: OSError: only at home" in finding.what and "__getstate__" in finding.cure
     assert not check_environment(Bound(), plays=1, process=False)
+
+
+def test_a_backend_that_is_busy_at_times_is_asked_again():
+    class Busy(Served):
+        asked = 0
+
+        async def astep(self, state, action):
+            Busy.asked += 1
+            if Busy.asked % 3 == 0:
+                raise TransientError("busy", retry_after=0.0)
+            return await super().astep(state, action)
+
+    assert not check_environment(Busy(), process=False)
+
+
+def test_a_script_s_own_classes_are_as_before_afterwards(tmp_path):
+    (tmp_path / "script.py").write_text(textwrap.dedent("""
+        from stl_programs import check_environment
+        from tests.stl_programs.environments.test_checks import Sum
+
+        LOOKS = []
+
+        class Counted(Sum):
+            def legal_actions(self, state):
+                LOOKS.append(state.text)
+                return super().legal_actions(state)
+
+        if __name__ == "__main__":
+            env = Counted()
+            print(check_environment(env))
+            before = len(LOOKS)
+            env.legal_actions(env.reset(env.task("9")))
+            print(len(LOOKS) - before)
+    """))
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=True,
+                          env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])})
+    assert done.stdout == "nothing to mend\n1\n"
 
 
 def test_what_cannot_be_undone_is_never_done():
