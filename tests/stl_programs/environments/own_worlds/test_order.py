@@ -29,13 +29,13 @@ def late(reply, seed: int) -> ScriptedModel:
 def test_trees_are_the_same_however_long_the_calls_take(world, reply, name, expand):
     env = world()
     tasks, found = env.tasks("test")[:2], []
-    for seed in (None, 1, 2):
+    for seed in (None, 1):
         model = scripted(reply) if seed is None else late(reply, seed)
         results = run_sync(run_tasks(program(name, env, model, expand=expand), tasks, keep_trees=True))
         found.append([{key: row for key, row in result.tree.items() if key != "nodes"} | {
             "nodes": [{name: of for name, of in node.items() if name != "cost"} for node in result.tree["nodes"]]}
             for result in results])
-    assert found[0] == found[1] == found[2] and len(found[0][0]["nodes"]) > 3
+    assert found[0] == found[1] and len(found[0][0]["nodes"]) > 3
 
 
 def test_the_newest_nodes_are_numbered_anew_and_the_rest_stays():

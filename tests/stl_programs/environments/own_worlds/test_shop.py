@@ -31,7 +31,7 @@ def asked(model):
 @pytest.mark.parametrize("name", SEARCHES)
 def test_every_search_finds_the_item_and_buys_nothing(server, name):
     env, model = Shop(server.url), scripted(reply)
-    tasks = env.tasks("test")
+    tasks = env.tasks("test")[:2]
     results = run_sync(run_tasks(program(name, env, model), tasks, keep_trees=True))
     assert [result.error for result in results] == [None] * len(tasks)
     assert sum(env.score(task, result.answer) for task, result in zip(tasks, results, strict=True)) == len(tasks)
