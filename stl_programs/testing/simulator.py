@@ -124,7 +124,8 @@ class SimulatorProcess:
     def __init__(self, reply: str | None = None, models: Sequence[str] = (), *, model: str | None = None,
                  latency: Latency | None = None, capacity: int | None = None, errors: Errors | None = None,
                  cache_blocks: int = 65_536, port: int = 0):
-        self._command = [sys.executable, "-m", "stl_programs.testing.simulator", "--until-stdin-closes",
+        self._command = [sys.executable, "-c", "from stl_programs.testing.simulator import main; main()",
+                         "--until-stdin-closes",
                          *(["--reply", reply] if reply else []), *(["--plays", model] if model else []),
                          "--port", str(port), "--cache-blocks", str(cache_blocks),
                          *(part for name in models for part in ("--model", name)),
@@ -225,7 +226,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given["until_stdin_closes"]:
         threading.Thread(target=lambda: (sys.stdin.buffer.read(), os._exit(0)), daemon=True).start()
     asyncio.run(run())
-
-
-if __name__ == "__main__":
-    main()
