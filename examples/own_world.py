@@ -55,4 +55,4 @@ print("findings:", check_environment(env, tasks=["3 1 2", "2 5 3 1 4"]))        
 prediction = BeamSearch(env, LegalMoves(), Value(env.value_signature, MODEL, samples=1), width=3)(task="2 5 3 1 6 4")
 tree = prediction.tree
 print(prediction.answer)
-print(" -> ".join(node.state.text for node in tree.path(tree.nodes[tree.about['chosen']])))
+print(" -> ".join(node.state.text for node in tree.path(tree.nodes[tree.about["chosen"]])))

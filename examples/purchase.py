@@ -20,8 +20,10 @@ class Trains(Environment):
         return State(f"Trains at {', '.join(TRAINS)}")
 
     def legal_actions(self, state):
-        buy = Action(f"buy {state.data}", irreversible=True)
-        return [buy] if state.data else [Action(f"see {at}") for at in TRAINS]
+        return [self.action(state, f"buy {state.data}")] if state.data else [Action(f"see {at}") for at in TRAINS]
+
+    def action(self, state, text):
+        return Action(text, irreversible=text == f"buy {state.data}")
 
     def step(self, state, action):                             # what cannot be undone never comes here
         at = action.text.removeprefix("see ")
@@ -52,7 +54,6 @@ MODEL = ScriptedModel("scripted/reader", answering(read_page))
 env = Trains()
 program = BeamSearch(env, LegalMoves(), Value(env.value_signature, MODEL, samples=1), width=2)
 prediction = program(task="there by 13 for 30 euros")
-print(prediction.tree.render(only_kept=False))
-print("chosen:", prediction.untaken, "| bought:", env.bought)
+print(prediction.tree.render(only_kept=False), f"chosen: {prediction.untaken} | bought: {env.bought}", sep="\n")
 prediction = program(task="there by 13 for 30 euros", commit=True)  # searches again, and buys
 print("answer:", prediction.answer, "| bought:", env.bought)

@@ -118,12 +118,13 @@ class Tree:
             if source is not None or logprob is not None:
                 node.source, node.logprob = source, logprob
             nodes.append(node)
-        children, ids = parent.children, range(start, len(nodes))
+        made, children = nodes[start:], parent.children
+        ids = [node.id for node in made]
         if isinstance(children, array):
             children.extend(ids)
         else:
             parent.children = (*children, *ids) if len(children) + len(ids) <= FEW else array("q", (*children, *ids))
-        return nodes[start:]
+        return made
 
     def renumber(self, nodes: list[Node]) -> None:
         """Number the newest nodes, which have no children yet, in the order of `nodes`; a parent keeps its own order.

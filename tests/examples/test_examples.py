@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from stl_programs import check_environment
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -75,6 +78,14 @@ def test_an_example_shows_what_it_is_there_for(name, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr and "never retrieved" not in done.stderr
     SHOWS[name](done.stdout)
+
+
+@pytest.mark.parametrize(("name", "world", "task", "actions"), [
+    ("purchase.py", "Trains", "there by 13 for 30 euros", None),
+    ("best_of_n.py", "Products", "3 * 4", lambda state: ["3 * 4 = 12", "3 * 4 = 13"])])
+def test_the_other_worlds_are_sound_too(name, world, task, actions):
+    env = runpy.run_path(str(EXAMPLES / name))[world]()
+    assert check_environment(env, tasks=[task], actions=actions, process=False) == []
 
 
 def test_every_example_is_run():
