@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import sqrt
 from typing import Any
 
 from stl_programs.display import html_block, markdown_block, one_line
@@ -14,6 +15,8 @@ from stl_programs.situations import Proposal, Sibling, Situation, Source
 ABOUT = ("program", "information", "answer", "chosen", "ended", "untaken")
 FEW = 64
 """Children up to which a tuple is made anew for each."""
+_new = tuple.__new__
+"""A NamedTuple from all of its fields, in half the time."""
 SHOWN = 200
 """Lines of a tree that a notebook shows."""
 
@@ -24,7 +27,7 @@ class Node:
 
     `kept` marks states that the search went on from. `worth` is the estimate scaled to [0, 1], `prior` the policy's
     probability of the action (0 where it gives none); `visits`, `value_sum` and `value_max` are what was backed up
-    through the node on the scale of `worth`; `in_flight` counts simulations through it that are not backed up yet
+    through the node on the scale of `worth`, and `q` and `sqrt_n` what UCT makes of it; `in_flight` counts simulations through it that are not backed up yet
     (WU-UCT). `closed`: nothing is left to learn below it. `listed`: every successor that the policy proposed is a
     child. `children` are ids in a tuple, which Python's collector does not walk; many of them in an array.
     """
@@ -44,6 +47,8 @@ class Node:
     visits: int = 0
     value_sum: float = 0.0
     value_max: float = 0.0
+    q: float = 0.0
+    sqrt_n: float = 1.0
     in_flight: int = 0
     closed: bool = False
     observed: str | None = None
@@ -57,6 +62,15 @@ class Node:
     def observation(self) -> str:
         """What was observed on arriving: that page alone, not the way to it."""
         return self.state.text if self.observed is None else self.observed
+
+    def back_up(self, value: float) -> None:
+        """Count a visit that was worth `value`. The node's own estimate counts as one before the first."""
+        n = self.visits = self.visits + 1
+        self.value_sum += value
+        if value > self.value_max:
+            self.value_max = value
+        self.q = (self.worth + self.value_sum) / (n + 1)
+        self.sqrt_n = sqrt(n + 1)
 
 
 @dataclass(frozen=True)
@@ -179,7 +193,8 @@ class Tree:
             if node.parent != parent:
                 parent = node.parent
                 before = None if parent is None else self._seen(known[parent])
-            found.append(Situation(environment, task, node.state, node.action, before, (), notes, node.estimate))
+            found.append(_new(Situation, (environment, task, node.state, node.action, before, (), notes,
+                                          node.estimate)))
         return found
 
     def _seen(self, node: Node) -> Situation:

@@ -229,13 +229,13 @@ class Context:
 
     def spend_state(self) -> None:
         """Book one expanded state. Raises BudgetSpent where no more may be expanded."""
-        both = self.run.ledger, self.ledger
-        for ledger in both:
+        run, own = self.run, self.ledger
+        for ledger in (run.ledger, own):
             if ledger.limits and (name := ledger.lacking(_STATE)) is not None:
                 raise ledger.refusal(name, _STATE)
-        for ledger in both:
-            ledger.spent["states"] += 1
-        self.run.tally.states += 1
+        run.ledger.spent["states"] += 1
+        own.spent["states"] += 1
+        run.tally.states += 1
 
     @asynccontextmanager
     async def until_deadline(self) -> AsyncIterator[None]:

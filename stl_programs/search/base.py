@@ -321,8 +321,8 @@ class SearchProgram(Saved):
         """Estimate the states of `nodes`, all together. Raises BudgetSpent after those that the budget covered."""
         if not nodes:
             return
-        judged = await self.value.aforward(tree.situations(nodes))
-        spent, low, high = None, self.environment.scale.bottom, self.environment.scale.top
+        judged, scale = await self.value.aforward(tree.situations(nodes)), self.environment.scale
+        spent, low, high = None, scale.bottom, scale.top
         for node, estimate in zip(nodes, judged, strict=True):
             if isinstance(estimate, BudgetSpent):
                 spent = estimate

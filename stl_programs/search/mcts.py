@@ -77,7 +77,8 @@ class MCTS(SearchProgram):
         if root.closed or (root.in_flight and not root.expanded):
             return None
         bonus, q_of = named(self.selection, SELECTIONS, "selection"), named(self.backup, BACKUPS, "backup")
-        path = (descend_by_uct(tree.nodes, root, self.exploration) if bonus is uct and q_of is mean
+        usual = bonus is uct and q_of is mean and type(self).back_up is MCTS.back_up
+        path = (descend_by_uct(tree.nodes, root, self.exploration) if usual
                 else self._descend(tree.nodes, root, bonus, q_of))
         for node in path or ():
             node.in_flight += 1
@@ -115,10 +116,7 @@ class MCTS(SearchProgram):
         """Count `value` at every node of `path`, and close what has nothing left to learn below it."""
         for node in path:
             node.in_flight -= 1
-            node.visits += 1
-            node.value_sum += value
-            if value > node.value_max:
-                node.value_max = value
+            node.back_up(value)
         nodes, deepest = tree.nodes, self.environment.max_depth
         for node in reversed(path):
             node.closed = node.state.terminal or node.depth >= deepest or (
