@@ -5,7 +5,6 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import sqrt
 from typing import Any
 
 from stl_programs.display import html_block, markdown_block, one_line
@@ -27,7 +26,8 @@ class Node:
 
     `kept` marks states that the search went on from. `worth` is the estimate scaled to [0, 1], `prior` the policy's
     probability of the action (0 where it gives none); `visits`, `value_sum` and `value_max` are what was backed up
-    through the node on the scale of `worth`, and `q` and `sqrt_n` what UCT makes of it; `in_flight` counts simulations through it that are not backed up yet
+    through the node on the scale of `worth`, and `q` and `sqrt_n` what `MCTS.back_up`
+    keeps of it for UCT; `in_flight` counts simulations through it that are not backed up yet
     (WU-UCT). `closed`: nothing is left to learn below it. `listed`: every successor that the policy proposed is a
     child. `children` are ids in a tuple, which Python's collector does not walk; many of them in an array.
     """
@@ -62,15 +62,6 @@ class Node:
     def observation(self) -> str:
         """What was observed on arriving: that page alone, not the way to it."""
         return self.state.text if self.observed is None else self.observed
-
-    def back_up(self, value: float) -> None:
-        """Count a visit that was worth `value`. The node's own estimate counts as one before the first."""
-        n = self.visits = self.visits + 1
-        self.value_sum += value
-        if value > self.value_max:
-            self.value_max = value
-        self.q = (self.worth + self.value_sum) / (n + 1)
-        self.sqrt_n = sqrt(n + 1)
 
 
 @dataclass(frozen=True)

@@ -235,10 +235,10 @@ class SearchProgram(Saved):
         current, every, some = engine.context(), ("expand", id(tree), node.id), ("expand some", id(tree), node.id)
         if count is not None:
             await current.settled(every, some)
-            return await current.joined(some, lambda: self._expand(tree, node, count))
+            return await current.joined(some, self._expand, tree, node, count)
         if some in current.memory:
             await current.settled(some)
-        return await current.joined(every, lambda: self._expand(tree, node, None))
+        return await current.joined(every, self._expand, tree, node, None)
 
     async def expand_each(self, tree: Tree, nodes: list[Node]) -> list[list[Node]]:
         """`expand` for all of `nodes`, side by side; no other work may add to the tree meanwhile.
@@ -268,7 +268,7 @@ class SearchProgram(Saved):
         cycles, states that are on the path already are left out.
         """
         engine.context().spend_state()
-        exclude = [] if draw else [child.action or "" for child in tree.children(node)]
+        exclude = [] if draw or not node.children else [child.action or "" for child in tree.children(node)]
         situation = self.situation(tree, node)
         proposals = await self.policy.aforward(situation, count, exclude, draw)
         if self.environment.cyclic:
@@ -301,8 +301,10 @@ class SearchProgram(Saved):
     def add(self, tree: Tree, node: Node, proposals: list[Proposal]) -> list[Node]:
         """The proposals as children of `node`; where the policy gave log-probabilities, with priors."""
         children = tree.add_all(node, proposals)
-        if [child for child in children if child.logprob is not None]:
-            set_priors(tree.children(node))
+        for child in children:
+            if child.logprob is not None:
+                set_priors(tree.children(node))
+                break
         return children
 
     async def sample(self, tree: Tree, node: Node, draw: int) -> Node | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
+from math import sqrt
 from typing import Any
 
 from stl_programs import engine
@@ -15,10 +16,8 @@ from stl_programs.search.parts import (
     Backup,
     Selection,
     descend_by_uct,
-    mean,
     named,
     open_children,
-    uct,
 )
 from stl_programs.tree import Node, Tree
 from stl_programs.values import BaseValue
@@ -76,15 +75,14 @@ class MCTS(SearchProgram):
         root = tree.root
         if root.closed or (root.in_flight and not root.expanded):
             return None
-        bonus, q_of = named(self.selection, SELECTIONS, "selection"), named(self.backup, BACKUPS, "backup")
-        usual = bonus is uct and q_of is mean and type(self).back_up is MCTS.back_up
-        path = (descend_by_uct(tree.nodes, root, self.exploration) if usual
-                else self._descend(tree.nodes, root, bonus, q_of))
+        usual = self.selection == "uct" and self.backup == "mean" and type(self).back_up is MCTS.back_up
+        path = descend_by_uct(tree.nodes, root, self.exploration) if usual else self._descend(tree.nodes, root)
         for node in path or ():
             node.in_flight += 1
         return path
 
-    def _descend(self, nodes: list[Node], root: Node, bonus: Selection, q_of: Backup) -> list[Node] | None:
+    def _descend(self, nodes: list[Node], root: Node) -> list[Node] | None:
+        bonus, q_of = named(self.selection, SELECTIONS, "selection"), named(self.backup, BACKUPS, "backup")
         path = [root]
         while path[-1].expanded:
             children = open_children(nodes, path[-1])
@@ -116,7 +114,11 @@ class MCTS(SearchProgram):
         """Count `value` at every node of `path`, and close what has nothing left to learn below it."""
         for node in path:
             node.in_flight -= 1
-            node.back_up(value)
+            visits = node.visits = node.visits + 1
+            total = node.value_sum = node.value_sum + value
+            if value > node.value_max:
+                node.value_max = value
+            node.q, node.sqrt_n = (node.worth + total) / (visits + 1), sqrt(visits + 1)
         nodes, deepest = tree.nodes, self.environment.max_depth
         for node in reversed(path):
             node.closed = node.state.terminal or node.depth >= deepest or (

@@ -80,7 +80,7 @@ def open_children(nodes: Sequence[Node], parent: Node) -> list[Node]:
 
 def descend_by_uct(nodes: Sequence[Node], root: Node, c: float) -> list[Node] | None:
     """From `root` to a leaf by the highest `uct` of the `mean` among open children, in one pass: what simulations do
-    most. None where there is no open child. Reads both terms as `Node.back_up` left them."""
+    most. None where there is no open child. Reads both terms as `MCTS.back_up` left them."""
     node, path = root, [root]
     while node.expanded:
         best, top = None, -inf
