@@ -26,10 +26,10 @@ class Node:
 
     `kept` marks states that the search went on from. `worth` is the estimate scaled to [0, 1], `prior` the policy's
     probability of the action (0 where it gives none); `visits`, `value_sum` and `value_max` are what was backed up
-    through the node on the scale of `worth`, and `q` and `sqrt_n` what `MCTS.back_up`
-    keeps of it for UCT; `in_flight` counts simulations through it that are not backed up yet
-    (WU-UCT). `closed`: nothing is left to learn below it. `listed`: every successor that the policy proposed is a
-    child. `children` are ids in a tuple, which Python's collector does not walk; many of them in an array.
+    through the node on the scale of `worth`, and `q` and `sqrt_n` what `MCTS.back_up` keeps of it for UCT: the
+    `mean`, and the root of visits + 1. `in_flight` counts simulations through it that are not backed up yet (WU-UCT).
+    `closed`: nothing is left to learn below it. `listed`: every successor that the policy proposed is a child.
+    `children` are ids in a tuple, which Python's collector does not walk; many of them in an array.
     """
 
     id: int

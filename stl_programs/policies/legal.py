@@ -8,9 +8,6 @@ from stl_programs import engine
 from stl_programs.policies.base import BasePolicy
 from stl_programs.situations import Proposal, Situation
 
-_new = tuple.__new__
-"""A NamedTuple from all of its fields, in half the time."""
-
 
 class LegalMoves(BasePolicy):
     """Every legal action, those that cannot be undone as judged leaves; calls no model.
@@ -22,7 +19,7 @@ class LegalMoves(BasePolicy):
                        draw: int = 0) -> list[Proposal]:
         environment, state = situation.environment, situation.state
         if environment.pure and count is None and not exclude:
-            return [_new(Proposal, (*found, None, None)) for found in environment.successors(state)]
+            return [Proposal(action, step) for action, step in environment.successors(state)]
         actions = [action for action in environment.legal_actions(state) if action.text not in exclude]
         if draw:
             engine.context().random("legal moves", state.key, draw).shuffle(actions)

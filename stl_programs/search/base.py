@@ -26,6 +26,8 @@ from stl_programs.tree import Found, Node, Tree
 from stl_programs.values import BaseValue
 from stl_programs.values.base import judges
 
+ORDER = get_args(Information)
+"""From least to most."""
 DERIVED = {"task", "state", "trajectory", "observations", "last_action", "siblings", "notes"}
 """Inputs of a signature that can be read from a tree without the states' payloads."""
 
@@ -83,8 +85,7 @@ class SearchProgram(Saved):
 
         In a reward-free one a call to the environment's reward raises.
         """
-        order = get_args(Information)
-        return max((module.information for module in (self.policy, self.value)), key=order.index)
+        return max(self.policy.information, self.value.information, key=ORDER.index)
 
     async def grow(self, tree: Tree) -> None:
         """Search: add to `tree` until the algorithm is finished. May be ended at any await when a budget is spent."""
@@ -197,22 +198,21 @@ class SearchProgram(Saved):
 
     def _check_inputs(self, tree: Tree) -> None:
         """Raises StlError, before anything is asked, for an input that the environment does not know."""
-        root = tree.situation(tree.root)
-        for name in ("policy", "value"):
-            predictor = getattr(getattr(self, name), "predict", None)
+        for module in (self.policy, self.value):
+            predictor = getattr(module, "predict", None)
             if isinstance(predictor, Predictor):
                 given = {"not_allowed": [], "count": 1, "states": [], "first": "", "second": ""}
-                predictor.inputs(root, **given)
+                predictor.inputs(tree.situation(tree.root), **given)
 
     def _record_inputs(self, tree: Tree) -> None:
         """Keep what a lookahead signature asks about expanded and finished states, where the tree alone cannot say."""
         environment, value = self.environment, self.value
+        if not hasattr(value, "predict") and not hasattr(value, "values"):
+            return
         wanted = set(environment.lookahead_signature.input_fields)
         wanted |= {name for judge in environment.judges.values() if judge.lookahead
                    for name in judge.lookahead.input_fields}
         if type(environment).fields is Environment.fields and wanted <= DERIVED:
-            return
-        if not hasattr(value, "predict") and not hasattr(value, "values"):
             return
         for node in tree.nodes:
             if node.expanded or node.state.terminal:
