@@ -14,8 +14,6 @@ from stl_programs.situations import Proposal, Sibling, Situation, Source
 ABOUT = ("program", "information", "answer", "chosen", "ended", "untaken")
 FEW = 64
 """Children up to which a tuple is made anew for each."""
-_new = tuple.__new__
-"""A NamedTuple from all of its fields, in half the time."""
 SHOWN = 200
 """Lines of a tree that a notebook shows."""
 
@@ -26,10 +24,9 @@ class Node:
 
     `kept` marks states that the search went on from. `worth` is the estimate scaled to [0, 1], `prior` the policy's
     probability of the action (0 where it gives none); `visits`, `value_sum` and `value_max` are what was backed up
-    through the node on the scale of `worth`, and `q` and `sqrt_n` what `MCTS.back_up` keeps of it for UCT: the
-    `mean`, and the root of visits + 1. `in_flight` counts simulations through it that are not backed up yet (WU-UCT).
-    `closed`: nothing is left to learn below it. `listed`: every successor that the policy proposed is a child.
-    `children` are ids in a tuple, which Python's collector does not walk; many of them in an array.
+    through the node on the scale of `worth`; `in_flight` counts simulations through it that are not backed up yet
+    (WU-UCT). `closed`: nothing is left to learn below it. `listed`: every successor that the policy proposed is a
+    child. `children` are ids in a tuple, which Python's collector does not walk; many of them in an array.
     """
 
     id: int
@@ -47,8 +44,6 @@ class Node:
     visits: int = 0
     value_sum: float = 0.0
     value_max: float = 0.0
-    q: float = 0.0
-    sqrt_n: float = 1.0
     in_flight: int = 0
     closed: bool = False
     observed: str | None = None
@@ -184,8 +179,7 @@ class Tree:
             if node.parent != parent:
                 parent = node.parent
                 before = None if parent is None else self._seen(known[parent])
-            found.append(_new(Situation, (environment, task, node.state, node.action, before, (), notes,
-                                          node.estimate)))
+            found.append(Situation(environment, task, node.state, node.action, before, (), notes, node.estimate))
         return found
 
     def _seen(self, node: Node) -> Situation:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from math import sqrt
 from typing import Any
 
 from stl_programs import engine
@@ -75,7 +74,7 @@ class MCTS(SearchProgram):
         root = tree.root
         if root.closed or (root.in_flight and not root.expanded):
             return None
-        usual = self.selection == "uct" and self.backup == "mean" and type(self).back_up is MCTS.back_up
+        usual = self.selection == "uct" and self.backup == "mean"
         path = descend_by_uct(tree.nodes, root, self.exploration) if usual else self._descend(tree.nodes, root)
         for node in path or ():
             node.in_flight += 1
@@ -114,11 +113,10 @@ class MCTS(SearchProgram):
         """Count `value` at every node of `path`, and close what has nothing left to learn below it."""
         for node in path:
             node.in_flight -= 1
-            visits = node.visits = node.visits + 1
-            total = node.value_sum = node.value_sum + value
+            node.visits += 1
+            node.value_sum += value
             if value > node.value_max:
                 node.value_max = value
-            node.q, node.sqrt_n = (node.worth + total) / (visits + 1), sqrt(visits + 1)
         nodes, deepest = tree.nodes, self.environment.max_depth
         for node in reversed(path):
             node.closed = node.state.terminal or node.depth >= deepest or (

@@ -80,7 +80,7 @@ def open_children(nodes: Sequence[Node], parent: Node) -> list[Node]:
 
 def descend_by_uct(nodes: Sequence[Node], root: Node, c: float) -> list[Node] | None:
     """From `root` to a leaf by the highest `uct` of the `mean` among open children, in one pass: what simulations do
-    most. None where there is no open child. Reads both terms as `MCTS.back_up` left them."""
+    most. None where there is no open child."""
     node, path = root, [root]
     while node.expanded:
         best, top = None, -inf
@@ -90,8 +90,8 @@ def descend_by_uct(nodes: Sequence[Node], root: Node, c: float) -> list[Node] | 
             flying = child.in_flight
             if child.closed or (flying and not child.expanded):
                 continue
-            n = sqrt(child.visits + 1 + flying) if flying else child.sqrt_n
-            score = (child.q if child.visits else child.worth) + explore / n
+            n = child.visits + 1
+            score = (child.worth + child.value_sum) / n + explore / sqrt(n + flying)
             if score > top:
                 best, top = child, score
         if best is None:
