@@ -183,8 +183,8 @@ class Context:
                     raise
             # another trial's budget did not cover it: asked again, on this one's
 
-    async def joined(self, key: Any, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """`make()`, shared by all who ask for `key` while it is under way; nothing is remembered afterwards.
+    async def joined(self, key: Any, make: Callable[..., Coroutine[Any, Any, T]], *given: Any) -> T:
+        """`make(*given)`, shared by all who ask for `key` while it is under way; nothing is remembered afterwards.
 
         Where the first asker is cancelled, the next one begins anew.
         """
@@ -197,7 +197,7 @@ class Context:
                     raise
         self.memory[key] = None
         try:
-            result = await make()
+            result = await make(*given)
         except BaseException as error:
             if (shared := self.memory.pop(key)) is not None:
                 if isinstance(error, asyncio.CancelledError):
@@ -229,13 +229,13 @@ class Context:
 
     def spend_state(self) -> None:
         """Book one expanded state. Raises BudgetSpent where no more may be expanded."""
-        both = self.run.ledger, self.ledger
-        for ledger in both:
+        run, own = self.run, self.ledger
+        for ledger in (run.ledger, own):
             if ledger.limits and (name := ledger.lacking(_STATE)) is not None:
                 raise ledger.refusal(name, _STATE)
-        for ledger in both:
-            ledger.spent["states"] += 1
-        self.run.tally.states += 1
+        run.ledger.spent["states"] += 1
+        own.spent["states"] += 1
+        run.tally.states += 1
 
     @asynccontextmanager
     async def until_deadline(self) -> AsyncIterator[None]:

@@ -21,6 +21,7 @@ from stl_programs.records import TaskResult
 from stl_programs.tree import Found
 
 PACKAGE = str(Path(__file__).parents[1])
+NO_LIMIT = Budget()
 LONGEST_TRACEBACK = 10_000
 """Characters of a traceback that a result keeps."""
 Memories = dict[int, dict[Any, Any]]
@@ -115,7 +116,7 @@ def told(error: BaseException) -> str:
 
 
 def _context_of(job: Job, trial: Trial, shared: Memories | None) -> Context:
-    budget = job.program.budget or Budget()
+    budget = job.program.budget or NO_LIMIT
     current = Context(
         job.run, trial.seed, scope=trial.task.id if shared is None else "", task=trial.task.id, order=trial.order,
         ledger=Ledger(budget, "task"),

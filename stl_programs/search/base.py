@@ -26,6 +26,8 @@ from stl_programs.tree import Found, Node, Tree
 from stl_programs.values import BaseValue
 from stl_programs.values.base import judges
 
+ORDER = get_args(Information)
+"""From least to most."""
 DERIVED = {"task", "state", "trajectory", "observations", "last_action", "siblings", "notes"}
 """Inputs of a signature that can be read from a tree without the states' payloads."""
 
@@ -83,8 +85,7 @@ class SearchProgram(Saved):
 
         In a reward-free one a call to the environment's reward raises.
         """
-        order = get_args(Information)
-        return max((module.information for module in (self.policy, self.value)), key=order.index)
+        return max(self.policy.information, self.value.information, key=ORDER.index)
 
     async def grow(self, tree: Tree) -> None:
         """Search: add to `tree` until the algorithm is finished. May be ended at any await when a budget is spent."""
@@ -197,22 +198,21 @@ class SearchProgram(Saved):
 
     def _check_inputs(self, tree: Tree) -> None:
         """Raises StlError, before anything is asked, for an input that the environment does not know."""
-        root = tree.situation(tree.root)
-        for name in ("policy", "value"):
-            predictor = getattr(getattr(self, name), "predict", None)
+        for module in (self.policy, self.value):
+            predictor = getattr(module, "predict", None)
             if isinstance(predictor, Predictor):
                 given = {"not_allowed": [], "count": 1, "states": [], "first": "", "second": ""}
-                predictor.inputs(root, **given)
+                predictor.inputs(tree.situation(tree.root), **given)
 
     def _record_inputs(self, tree: Tree) -> None:
         """Keep what a lookahead signature asks about expanded and finished states, where the tree alone cannot say."""
         environment, value = self.environment, self.value
+        if not hasattr(value, "predict") and not hasattr(value, "values"):
+            return
         wanted = set(environment.lookahead_signature.input_fields)
         wanted |= {name for judge in environment.judges.values() if judge.lookahead
                    for name in judge.lookahead.input_fields}
         if type(environment).fields is Environment.fields and wanted <= DERIVED:
-            return
-        if not hasattr(value, "predict") and not hasattr(value, "values"):
             return
         for node in tree.nodes:
             if node.expanded or node.state.terminal:
@@ -235,10 +235,10 @@ class SearchProgram(Saved):
         current, every, some = engine.context(), ("expand", id(tree), node.id), ("expand some", id(tree), node.id)
         if count is not None:
             await current.settled(every, some)
-            return await current.joined(some, lambda: self._expand(tree, node, count))
+            return await current.joined(some, self._expand, tree, node, count)
         if some in current.memory:
             await current.settled(some)
-        return await current.joined(every, lambda: self._expand(tree, node, None))
+        return await current.joined(every, self._expand, tree, node, None)
 
     async def expand_each(self, tree: Tree, nodes: list[Node]) -> list[list[Node]]:
         """`expand` for all of `nodes`, side by side; no other work may add to the tree meanwhile.
@@ -268,7 +268,7 @@ class SearchProgram(Saved):
         cycles, states that are on the path already are left out.
         """
         engine.context().spend_state()
-        exclude = [] if draw else [child.action or "" for child in tree.children(node)]
+        exclude = [] if draw or not node.children else [child.action or "" for child in tree.children(node)]
         situation = self.situation(tree, node)
         proposals = await self.policy.aforward(situation, count, exclude, draw)
         if self.environment.cyclic:
@@ -301,8 +301,10 @@ class SearchProgram(Saved):
     def add(self, tree: Tree, node: Node, proposals: list[Proposal]) -> list[Node]:
         """The proposals as children of `node`; where the policy gave log-probabilities, with priors."""
         children = tree.add_all(node, proposals)
-        if [child for child in children if child.logprob is not None]:
-            set_priors(tree.children(node))
+        for child in children:
+            if child.logprob is not None:
+                set_priors(tree.children(node))
+                break
         return children
 
     async def sample(self, tree: Tree, node: Node, draw: int) -> Node | None:
@@ -321,8 +323,8 @@ class SearchProgram(Saved):
         """Estimate the states of `nodes`, all together. Raises BudgetSpent after those that the budget covered."""
         if not nodes:
             return
-        judged = await self.value.aforward(tree.situations(nodes))
-        spent, low, high = None, self.environment.scale.bottom, self.environment.scale.top
+        judged, scale = await self.value.aforward(tree.situations(nodes)), self.environment.scale
+        spent, low, high = None, scale.bottom, scale.top
         for node, estimate in zip(nodes, judged, strict=True):
             if isinstance(estimate, BudgetSpent):
                 spent = estimate

@@ -15,10 +15,8 @@ from stl_programs.search.parts import (
     Backup,
     Selection,
     descend_by_uct,
-    mean,
     named,
     open_children,
-    uct,
 )
 from stl_programs.tree import Node, Tree
 from stl_programs.values import BaseValue
@@ -76,14 +74,14 @@ class MCTS(SearchProgram):
         root = tree.root
         if root.closed or (root.in_flight and not root.expanded):
             return None
-        bonus, q_of = named(self.selection, SELECTIONS, "selection"), named(self.backup, BACKUPS, "backup")
-        path = (descend_by_uct(tree.nodes, root, self.exploration) if bonus is uct and q_of is mean
-                else self._descend(tree.nodes, root, bonus, q_of))
+        usual = self.selection == "uct" and self.backup == "mean"
+        path = descend_by_uct(tree.nodes, root, self.exploration) if usual else self._descend(tree.nodes, root)
         for node in path or ():
             node.in_flight += 1
         return path
 
-    def _descend(self, nodes: list[Node], root: Node, bonus: Selection, q_of: Backup) -> list[Node] | None:
+    def _descend(self, nodes: list[Node], root: Node) -> list[Node] | None:
+        bonus, q_of = named(self.selection, SELECTIONS, "selection"), named(self.backup, BACKUPS, "backup")
         path = [root]
         while path[-1].expanded:
             children = open_children(nodes, path[-1])

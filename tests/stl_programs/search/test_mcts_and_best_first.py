@@ -23,6 +23,7 @@ from stl_programs import (
     Value,
     run_sync,
 )
+from stl_programs.search.parts import mean, uct
 from stl_programs.testing.game24_script import game24_script
 from stl_programs.testing.scripted import ScriptedModel
 from tests.conftest import ScriptedValue
@@ -44,6 +45,33 @@ def test_the_golden_tree_of_mcts(env):
 
 GOLDEN = [("1 4 5 6", 6, 1.15), ("4 5 6", 2, 0.5), ("1 4 30", 4, 0.65), ("4 30", 3, 0.5), ("34", 1, 0.0),
           ("26", 1, 0.3), ("5 24", 2, 0.5), ("19", 1, 0.25)]
+
+
+@pytest.mark.parametrize("parallel", [1, 5])
+def test_the_descent_in_one_pass_goes_where_the_rules_say(env, parallel):
+    def grown(**rules):
+        program = MCTS(env, LegalMoves(), Sleepy(3), simulations=150, parallel=parallel, **rules)
+        return [(n.state.key, n.parent, n.visits, n.value_sum) for n in search(program, "2 3 5 12").tree.nodes]
+
+    assert grown() == grown(selection=uct, backup=mean)
+
+
+def test_a_back_up_of_ones_own_is_what_the_descent_goes_by(env):
+    class Last(MCTS):
+        def back_up(self, tree, path, value):
+            for node in path:
+                node.in_flight -= 1
+                node.visits, node.value_sum = node.visits + 1, value * (node.visits + 1)
+
+    class Rules(Last):
+        def select(self, tree):
+            path = self._descend(tree.nodes, tree.root)
+            for node in path or ():
+                node.in_flight += 1
+            return path
+
+    trees = [search(kind(env, LegalMoves(), ScriptedValue(SCRIPT), simulations=20)).tree for kind in (Last, Rules)]
+    assert [n.visits for n in trees[0].nodes] == [n.visits for n in trees[1].nodes]
 
 
 def test_the_golden_order_of_best_first(env):
