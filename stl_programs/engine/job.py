@@ -73,8 +73,10 @@ class Job:
                       seconds_left=seconds / new * left if new else 0.0 if not left else None)
 
     def _stands(self, known: TaskResult) -> bool:
-        """Whether a result of an earlier run is not to be tried again: no failure, and not cut by another budget."""
-        return known.error is None and (
+        """Whether a result of an earlier run is not to be had again from the journal's replies: no failure, not cut by
+        another budget, nothing left to be taken, and with its tree where trees are wanted."""
+        lacking = (self.commit and known.untaken is not None) or (self.keep_trees and known.tree is None)
+        return known.error is None and not lacking and (
             known.ended is None or self.run.own.budgets[known.seed, known.task] == self.budget)
 
     def _release(self, seed: int, task: str) -> None:

@@ -144,6 +144,16 @@ def test_a_purchase_that_is_refused_is_refused_again_and_one_in_doubt_is_not_sen
     assert "what came of it is not known" in buying(doubt, "b").error and not doubt.sold
 
 
+def test_what_was_chosen_by_an_earlier_run_is_taken_when_that_is_wanted(tmp_path):
+    env = Counter()
+    program = GreedySearch(env, LegalMoves(), Uniform())
+    [chosen] = run_sync(run_tasks(program, ["0"], journal=tmp_path / "j"))
+    assert chosen.untaken and not env.sold
+    for _ in range(2):
+        [taken] = run_sync(run_tasks(program, ["0"], journal=tmp_path / "j", commit=True))
+        assert taken.committed == chosen.untaken and taken.untaken is None and env.sold == 1
+
+
 def test_a_prediction_says_what_was_taken():
     prediction = GreedySearch(Counter(), LegalMoves(), Uniform())(task="0", commit=True)
     assert prediction.committed == prediction.trajectory[-1] and prediction.untaken is None
@@ -239,6 +249,17 @@ def test_what_failed_is_tried_again_and_what_was_paid_is_not_paid_again(tmp_path
     paid = len(model.requests)
     again = run_sync(run_tasks(search(Odd()), ["0", "1"], journal=tmp_path / "j"))
     assert first[1].error and again[0] == first[0] and again[1].answer and len(model.requests) == paid
+
+
+def test_a_tree_that_an_earlier_run_did_not_keep_is_grown_again_for_nothing(tmp_path):
+    model = ScriptedModel("m/a", answering(lambda inputs, seed: {"rationale": "so", "score": "0.5"}))
+    env = TreeWorld(depth=2, branching=2, transpositions=0.0)
+    program = GreedySearch(env, LegalMoves(), Value(env.value_signature, model, samples=1))
+    [bare] = run_sync(run_tasks(program, ["0"], journal=tmp_path / "j"))
+    paid = len(model.requests)
+    [whole] = run_sync(run_tasks(program, ["0"], journal=tmp_path / "j", keep_trees=True))
+    assert bare.tree is None and whole.tree["answer"] == bare.answer == whole.answer
+    assert len(model.requests) == paid and whole.usage["value"]["calls"] == bare.usage["value"]["calls"]
 
 
 def test_a_larger_budget_of_every_task_goes_on(tmp_path):
