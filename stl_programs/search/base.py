@@ -67,6 +67,8 @@ class SearchProgram(Saved):
         super().__init__()
         if expand not in ("kept", "all"):
             raise ValueError(f"expand={expand!r}: choose 'kept' or 'all'")
+        if not (budget is None or isinstance(budget, Budget)) or not isinstance(seed, int):
+            raise TypeError(f"budget={budget!r}, seed={seed!r}: pass a Budget, as Budget(calls=50), and an int")
         if type(self).grow is SearchProgram.grow and type(self).search is SearchProgram.search:
             raise TypeError(f"{type(self).__name__} says nothing about how it searches: write `async def grow(self, "
                             "tree)`")
