@@ -29,8 +29,8 @@ SHOWS = {
     "your-own-method.md": ["depth first: .*4", "attempts: 8", "widening: .*4", "near: .*4", r"two judges: .* \d+ calls",
                            "tuned: embedded/game24@value-v1-", "executor: 3 answers", "loaded: NearTwentyFour 4 2 3"]}
 """Pages whose python blocks are run, and what they print: every page of docs/ that has such blocks."""
-SLOW = {"tutorial.md", "your-own-method.md"}
-"""Those of a quarter of a minute and more: they train."""
+SLOW = {"tutorial.md", "your-own-method.md", "search.md", "models.md", "finetune.md"}
+"""Those of ten seconds and more."""
 PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 
 
