@@ -10,7 +10,11 @@ class TaskError(StlError, ValueError):
 
 
 class ModelError(StlError):
-    """A model cannot be reached, loaded or used as asked."""
+    """A model cannot be reached, loaded or used as asked. `maybe_paid`: the provider may have charged for it."""
+
+    def __init__(self, message: str, *, maybe_paid: bool = False):
+        super().__init__(message)
+        self.maybe_paid = maybe_paid
 
 
 class OutOfRange(ModelError):
@@ -20,13 +24,16 @@ class OutOfRange(ModelError):
 class TransientError(ModelError):
     """A request that failed but may pass when sent again (busy server, lost connection, cut reply).
 
-    `retry_after`: seconds that the server asked to wait; 0 where another server is up. `maybe_paid`: the provider may
-    have charged for it.
+    `retry_after`: seconds that the server asked to wait; 0 where another server is up.
     """
 
     def __init__(self, message: str, *, retry_after: float | None = None, maybe_paid: bool = False):
-        super().__init__(message)
-        self.retry_after, self.maybe_paid = retry_after, maybe_paid
+        super().__init__(message, maybe_paid=maybe_paid)
+        self.retry_after = retry_after
+
+
+class AskOtherwise(TransientError):
+    """A server refused how it was asked, unpaid; the model now asks otherwise, and the request may go again at once."""
 
 
 class BudgetSpent(StlError):

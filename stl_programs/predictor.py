@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self, get_origin
@@ -21,11 +22,17 @@ from stl_programs.models.base import PLAIN, ReplyOptions, Request
 from stl_programs.models.doors.dspy_lm import as_dspy, restored_lm, saved_lm
 from stl_programs.models.formats import choose_format, format_name, known_format
 from stl_programs.models.registry import adapter_record, base_name, is_adapter, restore_adapter
+from stl_programs.models.thoughts import apart
 from stl_programs.records import Usage
 from stl_programs.situations import Situation
 
 TEMPERATURE, MAX_TOKENS = 1.0, 512
 """Where neither a predictor nor its dspy LM says otherwise."""
+ENDED = {"length": "were cut at max_tokens", "content_filter": "a content filter withheld", "refusal": "were refused",
+         "tool_calls": "called a tool in place of an answer", "function_call": "called a tool in place of an answer",
+         "error": "failed on the server"}
+"""How a draw ended that is no answer, by its finish reason."""
+COMPLETED = re.compile(r"\[\[ ## completed ## \]\]\s*\Z")
 
 
 def _of_all(name: str) -> Any:
@@ -145,6 +152,14 @@ class Predictor(dspy.Predict):
             tokens = given.get("max_tokens") or given.get("max_completion_tokens")
         return TEMPERATURE if temperature is None else temperature, tokens or MAX_TOKENS
 
+    def _options(self, model: Model) -> ReplyOptions:
+        """What is asked for beside text: log-probabilities, and what the dspy LM was given."""
+        given = getattr(self._lm or dspy.settings.lm, "kwargs", None) or {}
+        stop = given.get("stop") or ()
+        if getattr(model, "through_dspy", False) or not (self.logprobs or stop):
+            return ReplyOptions(logprobs=True) if self.logprobs else PLAIN
+        return ReplyOptions((stop,) if isinstance(stop, str) else tuple(stop), self.logprobs)
+
     def identity(self) -> tuple[Any, ...]:
         """All that changes an answer beside the question itself: what memories of answers are keyed by."""
         demos = json.dumps([dict(demo) for demo in self.demos], default=str, sort_keys=True) if self.demos else ""
@@ -174,7 +189,7 @@ class Predictor(dspy.Predict):
         current, model = engine.context(), self.model
         format_ = choose_format(self.format, model)
         temperature, max_tokens = self.sampling
-        options = ReplyOptions(logprobs=True) if self.logprobs else PLAIN
+        options = self._options(model)
         with observe(self, model, inputs) as call:
             request = Request(format_.format(self.signature, self.demos, inputs), tuple(seeds), temperature=temperature,
                               max_tokens=max_tokens, options=options, role=self.role, about=about, module=self,
@@ -187,23 +202,33 @@ class Predictor(dspy.Predict):
                 current.bill(self.role, Usage(out_of_range=1))
                 return [Draw(None, str(error))] * len(seeds)
             draws = [self._read(format_, reply, i) for i in range(len(seeds))]
-            if failures := sum(draw.fields is None for draw in draws):
-                current.bill(self.role, Usage(parse_failures=failures))
-                current.note(f"{self.role} draws that could not be read", failures)
+            self._count(draws)
             call.answered(request, reply, draws)
         return draws
+
+    def _count(self, draws: Sequence[Draw]) -> None:
+        """Note the draws that are missing, each as what it is."""
+        current = engine.context()
+        if failures := [draw for draw in draws if draw.fields is None]:
+            current.bill(self.role, Usage(parse_failures=len(failures)))
+            for draw in failures:
+                current.note(f"{self.role} draws that {ENDED.get(draw.finish_reason or '', 'could not be read')}")
 
     def _read(self, format_: dspy.Adapter, reply: Any, i: int) -> Draw:
         text = reply.texts[i]
         scored = reply.logprobs and reply.logprobs[i]
-        ended = (text, reply.finish_reasons and reply.finish_reasons[i], reply.thoughts and reply.thoughts[i],
+        reason = reply.finish_reasons and reply.finish_reasons[i]
+        answer, thoughts = (text, None) if text is None else apart(text)
+        ended = (text, reason, (reply.thoughts and reply.thoughts[i]) or thoughts,
                  sum(logprob for _, logprob in scored) if scored else None)
-        if not text:
-            return Draw(None, "an empty reply", *ended)
+        if why := _unusable(answer, text, reason):
+            return Draw(None, why, *ended)
         try:
-            return Draw(format_.parse(self.signature, text), None, *ended)
+            return Draw(format_.parse(self.signature, answer), None, *ended)
         except AdapterParseError as error:
-            return Draw(None, str(error).splitlines()[0], *ended)
+            return Draw(None, next(iter(str(error).splitlines()), "not in the format"), *ended)
+        except (ValueError, TypeError, RecursionError) as error:
+            return Draw(None, f"not in the format ({type(error).__name__})", *ended)
 
     def forward(self, **inputs: Any) -> dspy.Prediction:
         """One question, as with dspy.Predict."""
@@ -293,6 +318,15 @@ class Asks:
     max_tokens = _of_all("max_tokens")
     format = _of_all("format")
     budget = _of_all("budget")
+
+
+def _unusable(answer: str | None, text: str | None, reason: str | None) -> str | None:
+    """Why a draw is no answer, before it is parsed. One that was cut is none, but where the format says its end."""
+    if reason in ENDED and not (reason == "length" and answer and COMPLETED.search(answer)):
+        return f"it {ENDED[reason].removeprefix('were ')}" if reason != "length" else "cut at max_tokens"
+    if not text or not text.strip():
+        return "an empty reply"
+    return "thoughts without an end" if answer is None else "thoughts, and no answer" if not answer.strip() else None
 
 
 def super_state(predictor: dspy.Predict, json_mode: bool) -> dict[str, Any]:

@@ -119,6 +119,8 @@ class Usage:
     """
 
     calls: int = 0
+    bounded_calls: int = 0
+    """Of these, those whose tokens are upper bounds: the server did not count them, or counted what cannot be."""
     samples: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -143,6 +145,7 @@ class Usage:
     def add(self, other: Usage) -> None:
         """Add `other` in place."""
         self.calls += other.calls
+        self.bounded_calls += other.bounded_calls
         self.samples += other.samples
         self.prompt_tokens += other.prompt_tokens
         self.cached_tokens += other.cached_tokens

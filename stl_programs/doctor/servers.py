@@ -5,19 +5,15 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from threading import Thread
-from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from stl_programs.doctor.finding import SECONDS, Finding
-from stl_programs.models.served.urls import LOCAL, address, is_base_url, secrets, under, without_secrets
-
-if TYPE_CHECKING:
-    import httpx
+from stl_programs.errors import ModelError
+from stl_programs.models.served.http import Answer, ask
+from stl_programs.models.served.urls import address, is_base_url, secrets, under, without_secrets
 
 
 def reach(servers: Sequence[str] = ()) -> list[Finding]:
@@ -33,63 +29,41 @@ def reach(servers: Sequence[str] = ()) -> list[Finding]:
 
 def probe(url: str, key: str | None = None, path: str = "models") -> Finding:
     """Ask for `path` below `url`, within SECONDS."""
-    import httpx
-
     if not is_base_url(url):
         return Finding("a server", "its URL is none; write it like http://127.0.0.1:8000/v1", True,
                        {"state": "not a URL"})
     name, headers = address(url), {"Authorization": f"Bearer {key}"} if key else {}
     started = time.perf_counter()
     try:
-        reply = within(SECONDS, lambda: httpx.get(under(url, path), headers=headers, timeout=SECONDS,
-                                                  trust_env=urlsplit(url).hostname not in LOCAL))
-    except (TimeoutError, httpx.TimeoutException):
+        reply = ask("GET", under(url, path), headers, SECONDS)
+    except ModelError as error:  # a proxy that is not spoken to
+        return Finding(name, str(error), True, {"state": "not reached"})
+    except TimeoutError:
         return Finding(name, f"no answer within {SECONDS:g} s", True, {"state": "no answer"})
     except Exception as error:  # its message may name the URL with its password
         return Finding(name, f"not reached ({type(error).__name__})", True, {"state": "not reached"})
     milliseconds = 1e3 * (time.perf_counter() - started)
     state, said, problem = _judge(reply, url, path, key)
     return Finding(name, f"{said}, {milliseconds:.0f} ms", problem,
-                   {"state": state, "status": reply.status_code, "ms": round(milliseconds, 1)})
+                   {"state": state, "status": reply.status, "ms": round(milliseconds, 1)})
 
 
-def _judge(reply: httpx.Response, url: str, path: str, key: str | None) -> tuple[str, str, bool]:
+def _judge(reply: Answer, url: str, path: str, key: str | None) -> tuple[str, str, bool]:
     """State, words, and whether it is a problem."""
-    if reply.status_code in (401, 403):
-        return "locked", f"wants {'another key' if key else 'a key; none was sent'} ({reply.status_code})", bool(key)
-    if reply.status_code != 200:
-        hint = "; does the URL lack /v1?" if reply.status_code == 404 and path == "models" else ""
-        return "error", f"answered {reply.status_code}{hint}", True
-    try:
-        names = ", ".join(str(row["id"]) for row in reply.json()["data"][:5])
-    except (ValueError, KeyError, TypeError):
+    if reply.status in (401, 403):
+        return "locked", f"wants {'another key' if key else 'a key; none was sent'} ({reply.status})", bool(key)
+    if reply.status != 200:
+        hint = "; does the URL lack /v1?" if reply.status == 404 and path == "models" else ""
+        return "error", f"answered {reply.status}{hint}", True
+    if (listed := reply.models()) is None:
         return "ok", "answers", False
+    names = ", ".join(list(listed)[:5])
     shown = without_secrets(names, [key, urlsplit(url).username, *secrets(url), *_set_keys()])
     return "ok", f"serves {shown.encode('ascii', 'backslashreplace').decode() or 'no model'}", False
 
 
 def _set_keys() -> list[str]:
     return [value for name, value in os.environ.items() if name.endswith("_API_KEY")]
-
-
-def within(seconds: float, work: Callable[[], Any]) -> Any:
-    """What `work` returns or raises. Raises TimeoutError where it takes longer; it is then left to itself."""
-    done: SimpleQueue[tuple[Any, Exception | None]] = SimpleQueue()
-
-    def run() -> None:
-        try:
-            done.put((work(), None))
-        except Exception as error:
-            done.put((None, error))
-
-    Thread(target=run, daemon=True).start()
-    try:
-        result, error = done.get(timeout=seconds)
-    except Empty:
-        raise TimeoutError(f"not done within {seconds:g} s") from None
-    if error is not None:
-        raise error
-    return result
 
 
 def look_into(store: str) -> Finding:

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import time
 
 import dspy
 
 from stl_programs.engine.budget import Cost, Ledger, cost_of
-from stl_programs.engine.context import Context, Work
+from stl_programs.engine.context import Context, Work, together
 from stl_programs.engine.journal import Caller, Recorded, lost
-from stl_programs.errors import BudgetSpent, JournalError, ModelError, OutOfRange, StlError, TransientError
+from stl_programs.errors import (
+    AskOtherwise,
+    BudgetSpent,
+    JournalError,
+    ModelError,
+    OutOfRange,
+    StlError,
+    TransientError,
+)
 from stl_programs.models.base import PLAIN, Model, Reply, Request, compact, joined
 from stl_programs.records import Usage
 
 LONGEST_WAIT = 60.0
 """Seconds between two attempts, at most."""
+WAYS = 4
+"""How often one attempt is asked otherwise, at most."""
 
 
 async def complete(current: Context, model: Model, request: Request) -> Reply:
@@ -39,11 +50,13 @@ async def complete(current: Context, model: Model, request: Request) -> Reply:
     parts, draws, rest = list[Reply](), 0, request
     while True:
         part = await _Call(current, model, rest, ledgers).answer()
-        if not part.texts:
-            raise ModelError(f"{model.name} returned no choices")
         parts.append(part)
         draws += len(part.texts)
         if draws >= len(request.seeds):
+            return joined(parts, len(request.seeds))
+        if draws == 1:  # it gives one at a time
+            parts += await together(*(_Call(current, model, request.replace(seeds=(seed,)), ledgers).answer()
+                                      for seed in request.seeds[1:]))
             return joined(parts, len(request.seeds))
         rest = request.replace(seeds=request.seeds[draws:])
 
@@ -122,12 +135,21 @@ class _Call:
     async def _send(self) -> Reply:
         for attempt in range(self.current.run.retries + 1):
             try:
-                return await self._attempt()
+                return await self._asked_otherwise()
             except TransientError as error:
                 last = error
             if attempt < self.current.run.retries:
                 await asyncio.sleep(self._pause(attempt, last.retry_after))
         raise ModelError(f"{last} (sent {self.current.run.retries + 1} times)")
+
+    async def _asked_otherwise(self) -> Reply:
+        """One attempt; where the server refuses how it was asked, again in the ways that the model then knows."""
+        for _ in range(WAYS):
+            try:
+                return await self._attempt()
+            except AskOtherwise:
+                pass
+        return await self._attempt()
 
     def _pause(self, attempt: int, retry_after: float | None) -> float:
         """Exponential, with jitter; at least what the server asked for. None where another server is up."""
@@ -150,7 +172,7 @@ class _Call:
                 try:
                     reply = await self.model.complete(self.request)
                 except ModelError as error:
-                    maybe_paid = isinstance(error, TransientError) and error.maybe_paid
+                    maybe_paid = error.maybe_paid
                     if not maybe_paid:
                         used = Usage(failed_calls=1)
                     if isinstance(error, OutOfRange) and not remote:
@@ -158,6 +180,7 @@ class _Call:
                     if remote and run.journal:
                         run.journal.failed(self.key, str(error), maybe_paid)
                     raise
+                reply = self._believed(reply, bound)
                 seconds = time.perf_counter() - started if reply.seconds is None else reply.seconds
             paid = Recorded(reply, seconds, self._dollars(reply), self.caller)
             used = paid.usage
@@ -172,9 +195,29 @@ class _Call:
                 self._tell_dspy(used)
             run.bank.settle(self.ledgers, bound, cost_of(used))
 
+    def _believed(self, reply: Reply, bound: Cost) -> Reply:
+        """`reply`, of which no budget is overspent: tokens that cannot be are bounds, and at most what was reserved.
+
+        Raises ModelError for a reply without a draw.
+        """
+        if not reply.texts:
+            raise ModelError(f"{self.model.name} returned no choices", maybe_paid=True)
+        prompt, completion = self._tokens_bound()
+        counted = (reply.prompt_tokens, reply.completion_tokens, reply.cached_tokens)
+        if all(type(count) is int and count >= 0 for count in counted) and (
+                counted[0] <= prompt and counted[1] <= completion and counted[2] <= counted[0]):
+            return reply
+        self.current.note(f"{self.request.role} replies whose tokens cannot be, and were taken for bounds")
+        one, two, cached = (count if type(count) is int and 0 <= count <= most else most
+                            for count, most in zip(counted, (prompt, completion, 0), strict=True))
+        return dataclasses.replace(reply, prompt_tokens=one, completion_tokens=two, cached_tokens=cached, bounds=True)
+
+    def _tokens_bound(self) -> tuple[int, int]:
+        """The most tokens of prompt and draws."""
+        return self.request.prompt_tokens_bound, len(self.request.seeds) * self.request.max_tokens
+
     def _bound(self) -> Cost:
-        prompt = self.request.prompt_tokens_bound
-        completion = len(self.request.seeds) * self.request.max_tokens
+        prompt, completion = self._tokens_bound()
         prices = self.model.prices()
         return Cost(1, prompt + completion, None if prices is None else max(
             prices.cost(prompt, cached, completion) for cached in (0, prompt)))

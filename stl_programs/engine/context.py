@@ -237,6 +237,12 @@ class Context:
         own.spent["states"] += 1
         run.tally.states += 1
 
+    def check_deadline(self) -> None:
+        """Raises BudgetSpent where the task's or the run's seconds are over: before what cannot be interrupted."""
+        for deadline, owner in ((self.deadline, "task"), (self.run.deadline, "run")):
+            if deadline is not None and time.monotonic() >= deadline:
+                raise BudgetSpent(f"the {owner}'s budget of seconds is spent", owner=owner)
+
     @asynccontextmanager
     async def until_deadline(self) -> AsyncIterator[None]:
         """Cancel the block when the task's or the run's seconds are over, and raise BudgetSpent."""

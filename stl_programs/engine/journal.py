@@ -55,9 +55,9 @@ class Recorded:
     @property
     def usage(self) -> Usage:
         reply = self.reply
-        return Usage(calls=1, samples=len(reply.texts), prompt_tokens=reply.prompt_tokens,
-                     cached_tokens=reply.cached_tokens, completion_tokens=reply.completion_tokens,
-                     seconds=self.seconds, dollars=self.dollars)
+        return Usage(calls=1, bounded_calls=int(reply.bounds), samples=len(reply.texts),
+                     prompt_tokens=reply.prompt_tokens, cached_tokens=reply.cached_tokens,
+                     completion_tokens=reply.completion_tokens, seconds=self.seconds, dollars=self.dollars)
 
 
 def lost(bound: Cost) -> Usage:
@@ -175,7 +175,7 @@ def _reply(row: dict[str, Any]) -> Reply:
     prompt, cached, completion = row["tokens"]
     logprobs = row.get("logprobs")
     return Reply(row["texts"], prompt, completion, cached, finish_reasons=row.get("finish_reasons"),
-                 thoughts=row.get("thoughts"), logprobs=logprobs and [
+                 thoughts=row.get("thoughts"), bounds=row.get("bounds", False), logprobs=logprobs and [
                      [(token, logprob) for token, logprob in draw] for draw in logprobs])
 
 
@@ -247,7 +247,7 @@ class Journal:
                      "tokens": [reply.prompt_tokens, reply.cached_tokens, reply.completion_tokens],
                      "seconds": round(paid.seconds, 4), "dollars": paid.dollars, **{
                          name: found for name in ("logprobs", "finish_reasons", "thoughts")
-                         if (found := getattr(reply, name)) is not None}})
+                         if (found := getattr(reply, name)) is not None}, **({"bounds": True} if reply.bounds else {})})
 
     def failed(self, key: str, why: str, maybe_paid: bool) -> None:
         self._write({"failed": key, "why": why, "maybe_paid": maybe_paid})

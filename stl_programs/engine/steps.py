@@ -26,6 +26,7 @@ async def take(environment: Environment, task: Task, state: State, action: Actio
     if action.irreversible:
         return environment.leaf(state, action)
     if environment.pure:
+        context().check_deadline()
         return checked(environment, environment.step(state, action))
     path = (*state.history, action.text)
     return await _once(environment, task, path, f"the step {action.text!r}", lambda: environment.astep(state, action))
@@ -157,6 +158,7 @@ async def _send(environment: Environment, what: str, ask: Callable[[], Awaitable
         started = time.perf_counter()
         try:
             async with run.gate.slot(endpoint, current.order):
+                current.check_deadline()
                 started = time.perf_counter()
                 async with asyncio.timeout(environment.timeout):
                     transition = checked(environment, await ask())

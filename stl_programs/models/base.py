@@ -22,6 +22,15 @@ compact = json.JSONEncoder(separators=(",", ":")).encode
 """JSON in ASCII without spaces."""
 
 
+def well_formed(text: str) -> str:
+    """`text` with a replacement character for every half of a surrogate pair, which no encoding takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
 @dataclass(frozen=True)
 class Prices:
     """Dollars per token."""
@@ -138,6 +147,8 @@ class Reply:
     where it refused in place of a text. None where it does not say."""
     thoughts: list[str | None] | None = None
     """Per draw what a reasoning model thought beforehand, where the server shows it; None where it shows none."""
+    bounds: bool = False
+    """The tokens are upper bounds: the server did not count them, or counted what cannot be."""
 
 
 _PER_DRAW = ("texts", "logprobs", "finish_reasons", "thoughts")
@@ -150,7 +161,7 @@ def joined(parts: Sequence[Reply], draws: int) -> Reply:
     found = {name: [entry for part in parts for entry in getattr(part, name) or [None] * len(part.texts)][:draws]
              for name in _PER_DRAW if any(getattr(part, name) is not None for part in parts)}
     seconds = [part.seconds for part in parts if part.seconds is not None]
-    return Reply(prompt_tokens=sum(part.prompt_tokens for part in parts),
+    return Reply(prompt_tokens=sum(part.prompt_tokens for part in parts), bounds=any(part.bounds for part in parts),
                  completion_tokens=sum(part.completion_tokens for part in parts),
                  cached_tokens=sum(part.cached_tokens for part in parts),
                  seconds=sum(seconds) if len(seconds) == len(parts) else None, **found)

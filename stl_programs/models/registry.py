@@ -67,6 +67,8 @@ def load(lm: str | dspy.BaseLM | Model | None) -> Model:
         return _Tuned(lm, _adapters[lm])
     if lm not in _bases:
         _bases[lm] = _open(lm)
+    elif (again := getattr(_bases[lm], "again", None)) is not None:
+        _bases[lm] = again()  # by what the environment says now
     return _bases[lm]
 
 

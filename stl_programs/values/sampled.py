@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dspy
@@ -14,7 +14,7 @@ from stl_programs.environments.base import Judge
 from stl_programs.errors import StlError
 from stl_programs.models import Model
 from stl_programs.predictor import Asks, Draw, Predictor
-from stl_programs.records import Sample, ValueEstimate
+from stl_programs.records import Sample, Usage, ValueEstimate
 from stl_programs.situations import Situation
 from stl_programs.values.base import Aggregate, BaseValue, aggregate
 
@@ -84,7 +84,9 @@ class Value(Asks, BaseValue):
         seeds = [current.draw_seed("value", name, key, i) for i in range(predict.samples)]
         draws = await predict.draw(predict.inputs(situation), seeds, about=key)
         scale = self.scale_of(page, situation.environment)
-        found = aggregate([read_sample(draw, scale, self.rationale) for draw in draws], self.aggregate)
+        samples = [read_sample(draw, scale, self.rationale) for draw in draws]
+        count_off_scale(draws, samples)
+        found = aggregate(samples, self.aggregate)
         if page not in self.offsets or found.score is None:
             return found
         if before is None or before.score is None:
@@ -106,6 +108,14 @@ class Value(Asks, BaseValue):
         """The scale that the judge of a page answers on."""
         own: Scale | None = next((scale for of, scale in self.scales if of == page), None)
         return own or self.scale or environment.scale
+
+
+def count_off_scale(draws: Sequence[Draw], samples: Sequence[Sample]) -> None:
+    """Note the draws that were read, but whose score is none on the scale: they are missing as well."""
+    off = sum(draw.fields is not None and sample.score is None for draw, sample in zip(draws, samples, strict=True))
+    if off:
+        engine.context().bill("value", Usage(parse_failures=off))
+        engine.context().note("value draws whose score is not on the scale", off)
 
 
 def read_sample(draw: Draw, scale: Scale, rationale_of: str = "nested") -> Sample:

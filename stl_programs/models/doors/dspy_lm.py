@@ -64,6 +64,8 @@ def lm(name: str, *, api_base: str | Sequence[str] | None = None, api_key: str |
     base = api_base if api_base is None or isinstance(api_base, str) else ",".join(api_base)
     of_dspy = {key: value for key, value in options.items() if key in OF_DSPY}
     connection = {key: value for key, value in options.items() if key not in OF_DSPY}
+    if limit := connection.get("max_completion_tokens"):
+        of_dspy.setdefault("max_tokens", limit)
     connection |= {key: value for key, value in (("api_base", base), ("api_key", api_key)) if value is not None}
     engine = DoorEngine(_open(name, connection), _public(connection))
     return DoorLM(name, engine=engine, async_engine=AsyncDoorEngine(engine), cache=cache, **of_dspy)

@@ -7,19 +7,22 @@ import json
 import math
 import threading
 import time
-from collections.abc import AsyncIterator
+import warnings
+from collections.abc import AsyncIterator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
+import aiohttp
 
 from stl_programs.errors import AdapterError, ModelError, TransientError
 from stl_programs.models.artifacts import PROVENANCE, adapter_hash, weights_hash
-from stl_programs.models.served.urls import LOCAL, address, is_base_url, secrets, under, without_secrets, words
+from stl_programs.models.served.http import NO_ANSWER, Answer, Listed, ask
+from stl_programs.models.served.urls import address, is_base_url, secrets, under, without_secrets, words
 
 CHECK_SECONDS = 5.0
 """How long a server may take to say what it serves."""
@@ -48,7 +51,7 @@ class Server:
     weights: dict[Path, str] = field(default_factory=dict)
     """The hashes of the adapters that it was ever given, by directory."""
 
-    @property
+    @cached_property
     def address(self) -> str:
         return address(self.url)
 
@@ -63,27 +66,29 @@ class Pool:
     Args:
         urls: base URLs, up to and with /v1, separated by commas.
         key: sent to each of them, but for those whose URL names a user.
+        headers: further ones of every request.
 
     Raises ModelError for what is no URL.
     """
 
-    def __init__(self, urls: str, key: str | None = None):
+    def __init__(self, urls: str, key: str | None = None, headers: Mapping[str, str] | None = None):
         single = list(dict.fromkeys(filter(None, map(str.strip, urls.split(",")))))
         if not single or not all(map(is_base_url, single)):
             raise ModelError("a base URL is not one; write http://HOST:PORT/v1, several with commas between them")
         self.servers = [_servers.setdefault(url, Server(url)) for url in single]
         self.endpoint = ",".join(server.address for server in self.servers)
-        self._key = key
+        self._key, self._headers = key, dict(headers or {})
 
     def headers(self, server: Server) -> dict[str, str]:
-        """The header that carries the key; none where the URL itself names a user."""
+        """The header that carries the key, none where the URL itself names a user; and the user's own headers."""
         if not self._key or "@" in urlsplit(server.url).netloc:
-            return {}
-        return {"Authorization": f"Bearer {self._key}"}
+            return self._headers
+        return {"Authorization": f"Bearer {self._key}"} | self._headers
 
-    def clean(self, text: str) -> str:
+    def clean(self, text: str, hidden: Iterable[str | None] = ()) -> str:
         """One line of a server's words, without keys and passwords should it echo them."""
-        return without_secrets(text, [self._key, *(part for server in self.servers for part in secrets(server.url))])
+        of_urls = [part for server in self.servers for part in secrets(server.url)]
+        return without_secrets(text, [self._key, *hidden, *of_urls])
 
     # Requests
 
@@ -131,7 +136,7 @@ class Pool:
                 if name not in served:
                     _check_unchanged(server, path)
                     self._load(server, name, path)
-        except httpx.HTTPError as error:
+        except NO_ANSWER as error:
             return f"no answer from {server.address} ({type(error).__name__})"
         except AdapterError as error:
             return str(error)
@@ -150,15 +155,12 @@ class Pool:
 
     # Adapters
 
-    def models(self, server: Server) -> dict[str, dict[str, Any]]:
-        """What the server lists at /models, by name; empty where it keeps no such list. Raises httpx.HTTPError."""
+    def models(self, server: Server) -> dict[str, Listed]:
+        """What the server lists at /models, by name; empty where it keeps no such list. Raises one of NO_ANSWER."""
         reply = self._ask(server, "GET", "models")
-        if reply.status_code >= 500:
-            reply.raise_for_status()
-        try:
-            return {str(row["id"]): row for row in reply.json()["data"]} if reply.status_code == 200 else {}
-        except (ValueError, KeyError, TypeError):
-            return {}
+        if reply.status >= 500:
+            raise aiohttp.ClientError(f"it answered {reply.status}")
+        return reply.models() or {}
 
     def load_adapter(self, name: str, path: Path, base: str) -> None:
         """Have every server serve `path` as `name`, or none.
@@ -174,11 +176,11 @@ class Pool:
             try:
                 self._load_checked(server, name, path, base)
                 loaded.append(server)
-            except httpx.HTTPError as error:
+            except NO_ANSWER as error:
                 silent.append((server, type(error).__name__))
             except AdapterError:
                 for other in loaded:
-                    with suppress(httpx.HTTPError):
+                    with suppress(*NO_ANSWER):
                         self._unload(other, name)
                 raise
         if not loaded:
@@ -190,22 +192,22 @@ class Pool:
     def _load_checked(self, server: Server, name: str, path: Path, base: str) -> None:
         _check_unchanged(server, path)
         served = self.models(server)
-        check_base(served.get(base, {}).get("root"), path, server.address)
+        check_base(served[base].root if base in served else None, path, server.address)
         if name not in served:
             self._load(server, name, path)
-        elif str(held := served[name].get("root") or server.adapters.get(name)) != str(path):
+        elif str(held := served[name].root or server.adapters.get(name)) != str(path):
             raise AdapterError(f"{server.address} serves {name} already, from {held}; give the adapter {path} a new "
                                "version")
         server.adapters[name] = path
 
     def _load(self, server: Server, name: str, path: Path) -> None:
         reply = self._ask(server, "POST", "load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
-        if reply.status_code == 200 or ("already" in reply.text and server.adapters.get(name) == path):
+        if reply.status == 200 or (b"already" in reply.data and server.adapters.get(name) == path):
             return
         hint = ("; start vLLM with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
-                if reply.status_code == 404 and "detail" in reply.text else "")
-        raise AdapterError(f"{server.address} did not load the adapter {path} ({reply.status_code}): "
-                           f"{self.clean(words(reply.content))[:200]}{hint}")
+                if reply.status == 404 and b"detail" in reply.data else "")
+        raise AdapterError(f"{server.address} did not load the adapter {path} ({reply.status}): "
+                           f"{self.clean(words(reply.data))[:200]}{hint}")
 
     def unload_adapter(self, name: str) -> None:
         """Have no server serve `name`. Raises AdapterError where none did."""
@@ -214,25 +216,25 @@ class Pool:
             found |= name in server.adapters
             try:
                 found |= self._unload(server, name)
-            except httpx.HTTPError as error:
+            except NO_ANSWER as error:
                 silent = f"no answer from {server.address} ({type(error).__name__})"
         if not found:
             raise AdapterError(silent or f"{self.endpoint} serves no adapter {name}")
 
     def _unload(self, server: Server, name: str) -> bool:
         server.adapters.pop(name, None)
-        return self._ask(server, "POST", "unload_lora_adapter", {"lora_name": name}).status_code == 200
+        return self._ask(server, "POST", "unload_lora_adapter", {"lora_name": name}).status == 200
 
-    def _ask(self, server: Server, method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
-        """One request; through no proxy to this machine's own servers."""
-        local = urlsplit(server.url).hostname in LOCAL
-        with httpx.Client(trust_env=not local, timeout=LOAD_SECONDS if body else CHECK_SECONDS) as client:
-            return client.request(method, under(server.url, path), headers=self.headers(server), json=body)
+    def _ask(self, server: Server, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
+        return ask(method, under(server.url, path), self.headers(server), LOAD_SECONDS if body else CHECK_SECONDS, body)
 
     # Before any work
 
     def troubles(self, wanted: str, max_tokens: int = 0) -> list[str]:
-        """Why servers cannot answer as the model `wanted` with `max_tokens`, a line for each that cannot."""
+        """Why servers cannot answer as the model `wanted` with `max_tokens`, a line for each that cannot.
+
+        One whose list does not name the model is warned of: many answer to more names than they list.
+        """
         with ThreadPoolExecutor(max_workers=len(self.servers)) as side_by_side:
             return [line for line in side_by_side.map(
                 lambda server: self._trouble(server, wanted, max_tokens), self.servers) if line]
@@ -240,16 +242,18 @@ class Pool:
     def _trouble(self, server: Server, wanted: str, max_tokens: int) -> str | None:
         try:
             reply = self._ask(server, "GET", "models")
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except NO_ANSWER as error:
             return (f"no answer from {server.address} within {CHECK_SECONDS:g} s ({type(error).__name__}); start the "
                     "server or correct the URL")
-        if reply.status_code in (401, 403):
-            return f"{server.address} refuses the key ({reply.status_code})"
-        with suppress(ValueError, KeyError, TypeError):
-            served = {str(row["id"]): row for row in reply.json()["data"]} if reply.status_code == 200 else {}
-            if served and wanted not in served:
-                return f"{server.address} serves {', '.join(sorted(served))}, not {wanted!r}"
-            if served and max_tokens >= (context := served[wanted].get("max_model_len") or math.inf):
+        if reply.status in (401, 403):
+            return f"{server.address} refuses the key ({reply.status})"
+        served = reply.models()
+        if served and wanted not in served:
+            warnings.warn(f"{server.address} lists {', '.join(sorted(served)[:5])}, not {wanted!r}; it is asked all "
+                          "the same", stacklevel=2)
+        elif served:
+            context = served[wanted].max_model_len
+            if max_tokens >= (context or math.inf):
                 return (f"{server.address} has room for {context} tokens of prompt and reply together, none for a "
                         f"prompt beside max_tokens={max_tokens}; take fewer, or serve it with a longer context")
         return None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,13 @@ from stl_programs.errors import AdapterError, ModelError, TransientError
 from stl_programs.models.base import Prices, Reply, Request
 from stl_programs.models.formats import LookaheadFormat
 from stl_programs.models.prices import own_price
+from stl_programs.models.served.http import environment
 from stl_programs.models.served.litellm_module import the_litellm
+from stl_programs.models.served.options import connection
 from stl_programs.models.served.pools import Pool
 from stl_programs.models.served.protocol import asked_for, plain, read_reply
 from stl_programs.models.served.urls import wait, without_secrets
 
-TIMEOUT_SECONDS = 600.0
 SEED_MASK = 0x7FFFFFFF
 """Seeds travel as 31 bits: some servers take no more."""
 TRANSIENT = frozenset({408, 409, 425, 429})
@@ -32,23 +33,34 @@ class RemoteModel:
     Args:
         name: like "openai/gpt-4o".
         api_base: URL of the server, several with commas between them; None for the provider's own.
-        timeout: seconds for one request.
-        extra: further fields of every request, like top_p.
+        options: see `connection`.
     """
 
-    def __init__(self, name: str, *, api_base: str | None = None, api_key: str | None = None,
-                 timeout: float = TIMEOUT_SECONDS, **extra: Any):
-        self.name = name
+    def __init__(self, name: str, **options: Any):
+        self.name, self.given = name, options
+        self.read_of = self.surroundings(name)
+        """What the environment said when this was opened; where it says something else, `load` opens it anew."""
         self.prompt_format: dspy.Adapter = LookaheadFormat()
-        if name.startswith("hosted_vllm/"):
-            api_base = api_base or os.environ.get("HOSTED_VLLM_API_BASE")
-            api_key = api_key or os.environ.get("HOSTED_VLLM_API_KEY", "none")
-        self.api_base, self.timeout, self.extra = api_base, timeout, extra
-        self.pool = Pool(api_base, api_key) if api_base else None
+        self.options = connection(name, options)
+        base, key = self.read_of
+        self.api_base, self._api_key = self.options.api_base or base, self.options.api_key or key
+        self.timeout, self.extra = self.options.timeout, self.options.body | self.options.extra_body
+        self.pool = Pool(self.api_base, self._api_key, self.options.headers) if self.api_base else None
         self.endpoint: str | None = self.pool.endpoint if self.pool else name.partition("/")[0]
-        self._api_key = api_key
         self._prices: Prices | None = None
         self._priced_by = 0
+
+    @staticmethod
+    def surroundings(name: str) -> tuple[str | None, ...]:
+        """Base URL and key that the environment names for this model; LiteLLM reads those of its providers itself."""
+        if name.startswith("hosted_vllm/"):
+            base, key = environment("HOSTED_VLLM_API_BASE", "HOSTED_VLLM_API_KEY")
+            return base, key or "none"
+        return None, None
+
+    def again(self) -> RemoteModel:
+        """The same, by what the environment says now."""
+        return self if self.surroundings(self.name) == self.read_of else type(self)(self.name, **self.given)
 
     async def complete(self, request: Request) -> Reply:
         raise NotImplementedError
@@ -83,9 +95,9 @@ class RemoteModel:
         except Exception as error:
             raise ModelError(f"LiteLLM knows no provider for {self.name!r}; write PROVIDER/MODEL, like openai/gpt-4o "
                              "(https://docs.litellm.ai/docs/providers)") from error
-        if not self._api_key and not self._may_lack_key():
-            missing = litellm.validate_environment(self.name)["missing_keys"]
-            if missing:
+        if not self._api_key and not self._may_lack_key() and not (self.given.keys() - {"timeout"}):
+            needed = litellm.validate_environment(self.name)["missing_keys"]
+            if missing := [one for one in needed if one.endswith("_API_KEY")]:
                 raise ModelError(f"{self.name}: set the environment variable {' and '.join(missing)}")
         troubles = self.pool.troubles(self.name.partition("/")[2], max_tokens) if self.api_base and self.pool else []
         if self.pool and troubles:
@@ -104,8 +116,9 @@ class RemoteModel:
         return True
 
     def without_key(self, text: str) -> str:
-        """The first line of a server's words, at most 300 characters, without key or password should it echo them."""
-        return self.pool.clean(text) if self.pool else without_secrets(text, [self._api_key])
+        """A server's words in one line of at most 300 characters, without key or password should it echo them."""
+        hidden = [self._api_key, *self.options.headers.values()]
+        return self.pool.clean(text, hidden) if self.pool else without_secrets(text, hidden)
 
     def weights(self) -> Path | None:
         return None
@@ -150,24 +163,37 @@ class LiteLLMModel(RemoteModel):
         litellm.suppress_debug_info = True
         name = request.adapter or self.name
         wanted = asked_for(request.options)
-        if missing := [field for field in wanted if not self.takes(field)]:
-            raise ModelError(f"{self.name}: LiteLLM passes no {' and no '.join(missing)} to this provider; ask for "
-                             "plain text, or name another model")
+        self._refuse_untaken(wanted)
+        options = self.options
         fields = {"n": len(request.seeds), "seed": request.seeds[0] & SEED_MASK, "temperature": request.temperature,
-                  "max_tokens": request.max_tokens, "api_base": self.api_base, "api_key": self._api_key,
-                  "timeout": self.timeout, **wanted, **self.extra}
+                  options.limit or "max_tokens": request.max_tokens, "api_base": self.api_base,
+                  "api_key": self._api_key, "timeout": self.timeout, "extra_headers": options.headers or None,
+                  "extra_body": options.extra_body or None,
+                  "additional_drop_params": sorted(options.left_out) or None, **wanted, **options.body}
         try:
-            reply = await litellm.acompletion(
-                model=name, messages=request.messages, drop_params=True, num_retries=0, max_retries=0,
-                **{key: value for key, value in fields.items() if value is not None})
+            async with asyncio.timeout(self.timeout):
+                reply = await litellm.acompletion(
+                    model=name, messages=request.messages, drop_params=True, num_retries=0, max_retries=0,
+                    **{key: value for key, value in fields.items() if value is not None})
+        except TimeoutError:
+            raise TransientError(f"{name}: no reply within {self.timeout:g} s", maybe_paid=True) from None
         except Exception as error:  # litellm raises many kinds; each one fails this request, with its first line
             raise self._failure(name, error) from None
-        if not reply.choices:
-            raise TransientError(f"{name}: the reply has no choices", maybe_paid=True)
         try:
-            return read_reply([plain(choice) for choice in reply.choices], plain(reply.usage), request)
+            usage = plain(getattr(reply, "usage", None))
+            return read_reply([plain(choice) for choice in reply.choices], usage, request)
         except ModelError as error:
-            raise ModelError(f"{name}: {error}") from None
+            raise ModelError(f"{name}: {self.without_key(str(error))}") from None
+        except ValueError:
+            raise TransientError(f"{name}: the reply has no choices", maybe_paid=True) from None
+
+    def _refuse_untaken(self, wanted: dict[str, Any]) -> None:
+        """What was asked for is never dropped without a word. Raises ModelError."""
+        known = the_litellm().constants.DEFAULT_CHAT_COMPLETION_PARAM_VALUES
+        if missing := [field for field in (*wanted, *(known.keys() & self.options.body.keys()))
+                       if not self.takes(field)]:
+            raise ModelError(f"{self.name}: LiteLLM passes no {' and no '.join(missing)} to this provider; leave it "
+                             "out, or name another model")
 
     def takes(self, field: str) -> bool:
         return field in (the_litellm().get_supported_openai_params(self.name) or ())
@@ -177,7 +203,7 @@ class LiteLLMModel(RemoteModel):
         import httpx
 
         litellm = the_litellm()
-        text = f"{name}: {type(error).__name__}: {self.without_key(str(error))}"
+        text = f"{name}: {type(error).__name__}: {self.without_key(told(error))}"
         causes, status = list(_causes(error)), getattr(error, "status_code", None)
         cut = any(isinstance(cause, json.JSONDecodeError) for cause in causes)
         lost = isinstance(error, (litellm.exceptions.Timeout, litellm.exceptions.APIConnectionError))
@@ -192,10 +218,10 @@ class LiteLLMModel(RemoteModel):
 
 
 class DspyModel:
-    """Any other dspy LM object (DummyLM, an LM with its own engine), one request a draw: text, and thoughts
+    """Any other dspy LM object (DummyLM, an LM with its own engine), one draw a request: text, and thoughts
     where it gives them.
 
-    Tokens are what the object reports to dspy's usage tracker, which may be none.
+    Tokens are what the object reports to dspy's usage tracker; where it reports none, bounds.
     """
 
     through_dspy = True
@@ -225,21 +251,29 @@ class DspyModel:
         if wanted := asked_for(request.options):
             raise ModelError(f"{self.name}: a dspy LM object gives no {' and no '.join(wanted)} here; name the model "
                              "by its LiteLLM string, or open it with stl_programs.lm")
-        texts: list[str | None] = []
-        thoughts: list[str | None] = []
+        draw = {"rollout_id": request.seeds[0]} if isinstance(self.lm, dspy.LM) else {}  # else its cache repeats one
         with dspy.track_usage() as tracker:
-            for seed in request.seeds:
-                draw = {"rollout_id": seed} if isinstance(self.lm, dspy.LM) else {}  # else its cache repeats one draw
-                outputs = await self.lm.acall(messages=request.messages, temperature=request.temperature,
-                                              max_tokens=request.max_tokens, **draw)
-                output = outputs[0] if outputs else None
-                more = output if isinstance(output, dict) else {"text": output}
-                texts.append(more.get("text"))
-                thoughts.append(more.get("reasoning_content"))
-        entries = [entry for entries in tracker.usage_data.values() for entry in entries]
-        prompt, completion = (sum(entry.get(name) or 0 for entry in entries)
-                              for name in ("prompt_tokens", "completion_tokens"))
-        return Reply(texts, prompt, completion, thoughts=thoughts if any(thoughts) else None)
+            outputs = await self.lm.acall(messages=request.messages, temperature=request.temperature,
+                                          max_tokens=request.max_tokens, **draw)
+        output = outputs[0] if outputs else None
+        more = output if isinstance(output, dict) else {"text": output}
+        message = {"content": more.get("text"), "reasoning_content": more.get("reasoning_content")}
+        reported = [entry for entries in tracker.usage_data.values() for entry in entries]
+        return read_reply([{"message": message}], reported[0] if len(reported) == 1 else _summed(reported), request)
+
+
+def _summed(entries: list[dict[str, Any]]) -> dict[str, Any]:
+    """Several usages as one; a number that one of them lacks is missing."""
+    counts = {name: [entry.get(name) for entry in entries] for name in ("prompt_tokens", "completion_tokens")}
+    return {name: sum(found) for name, found in counts.items() if found and all(type(one) is int for one in found)}
+
+
+def told(error: Exception) -> str:
+    """What an error says, or its kind where it cannot say it."""
+    try:
+        return str(error)
+    except Exception:
+        return type(error).__name__
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -28,5 +28,6 @@ def open_session() -> aiohttp.ClientSession:
         for closed in [other for other in _sessions if other.is_closed()]:
             _sessions.pop(closed).detach()
         session = _sessions[loop] = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar())
+            connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False,
+            headers={"Accept-Encoding": "identity"})
     return session

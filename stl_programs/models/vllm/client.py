@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Iterable
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import urlsplit
-
-import httpx
 
 from stl_programs.errors import AdapterError, ModelError
 from stl_programs.models.artifacts import adapter_hash
+from stl_programs.models.served.http import NO_ANSWER, Answer, Listed, ask
 from stl_programs.models.served.pools import Pool
-from stl_programs.models.served.urls import LOCAL, address, under, words
+from stl_programs.models.served.urls import address, under, words
 
 ANSWER_SECONDS = 60.0
 """How long a server may take over one of these requests."""
@@ -72,7 +70,7 @@ class VllmClient:
     def name(self) -> str:
         """The base model as the server names it."""
         if self._name is None:
-            bases = [name for name, row in self._served().items() if not row.get("parent")]
+            bases = [name for name, row in self._served().items() if not row.parent]
             if not bases:
                 raise ModelError(f"{address(self.url)} lists no base model; is this a vLLM server?")
             self._name = bases[0]
@@ -89,7 +87,7 @@ class VllmClient:
     def health(self) -> bool:
         """Whether the server answers and says that it is well. Raises ModelError when it is known to have ended."""
         try:
-            return self._ask("GET", "health").status_code == 200
+            return self._ask("GET", "health").status == 200
         except ModelError:
             self.check()
             return False
@@ -100,11 +98,11 @@ class VllmClient:
         `kv_cache_usage` is a share of 1, `started` the Unix time of the server's start, the prefix cache counts tokens.
         A counter that the server does not have is absent.
         """
-        return parse_metrics(self._ask("GET", "metrics").text.splitlines())
+        return parse_metrics(self._ask("GET", "metrics").data.decode(errors="replace").splitlines())
 
     def adapters(self) -> dict[str, Path]:
         """The adapters that the server answers to, and where it read them."""
-        return {name: Path(row["root"]) for name, row in self._served().items() if row.get("parent")}
+        return {name: Path(row.root) for name, row in self._served().items() if row.parent and row.root}
 
     def load_adapter(self, name: str, path: str | Path) -> None:
         """Serve the adapter at `path` as `name` while the server goes on; the server must see the same file system.
@@ -145,27 +143,21 @@ class VllmClient:
             raise AdapterError(f"the adapter {path} has rank {rank}; the server takes at most {self.max_lora_rank}: "
                                f"train a smaller one, or start it with max_lora_rank={rank} or more")
 
-    def _served(self) -> dict[str, dict[str, Any]]:
+    def _served(self) -> dict[str, Listed]:
         """What the server lists, by name."""
         reply = self._ask("GET", "v1/models")
-        if reply.status_code != 200:
-            raise ModelError(f"{address(self.url)} answered {reply.status_code}: "
-                             f"{self._pool.clean(words(reply.content))}")
-        try:
-            return {str(row["id"]): row for row in reply.json()["data"]}
-        except (ValueError, KeyError, TypeError):
-            raise ModelError(f"{address(self.url)}/models is no list of models; is this a vLLM server?") from None
+        if reply.status != 200:
+            raise ModelError(f"{address(self.url)} answered {reply.status}: {self._pool.clean(words(reply.data))}")
+        if (found := reply.models()) is None:
+            raise ModelError(f"{address(self.url)}/models is no list of models; is this a vLLM server?")
+        return found
 
-    @cached_property
-    def _http(self) -> httpx.Client:
-        return httpx.Client(headers=self._pool.headers(self._pool.servers[0]), timeout=ANSWER_SECONDS,
-                            trust_env=urlsplit(self.url).hostname not in LOCAL)
-
-    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
         self.check()
         try:
-            return self._http.request(method, under(self.url.removesuffix("/v1"), path), json=body)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            return ask(method, under(self.url.removesuffix("/v1"), path), self._pool.headers(self._pool.servers[0]),
+                       ANSWER_SECONDS, body)
+        except NO_ANSWER as error:
             self.check(ENDING_SECONDS)
             raise ModelError(f"no answer from {address(self.url)} ({type(error).__name__}); start the server or "
                              "correct the URL") from None
@@ -176,8 +168,14 @@ def parse_metrics(lines: Iterable[str]) -> dict[str, float]:
     found: dict[str, float] = {}
     for line in lines:
         match = _LINE.match(line)
-        if match and (name := METRICS.get(match["name"])):
-            value = float(match["value"])
+        if match and (name := METRICS.get(match["name"])) and (value := _number(match["value"])) is not None:
             found[name] = max(found.get(name, 0.0), value) if name in ("kv_cache_usage", "started") else (
                 found.get(name, 0.0) + value)
     return found
+
+
+def _number(text: str) -> float | None:
+    try:
+        return value if math.isfinite(value := float(text)) else None
+    except ValueError:
+        return None

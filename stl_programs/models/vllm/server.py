@@ -181,9 +181,9 @@ class VllmServer(VllmClient):
         """The first request compiles; it is sent here, so that no caller waits for that."""
         reply = self._ask("POST", "v1/chat/completions", {
             "model": self.name, "messages": [{"role": "user", "content": "1"}], "max_tokens": 1, "logprobs": True})
-        if reply.status_code != 200:
-            raise self._failure(f"answered {reply.status_code} to its first request "
-                                f"({self._pool.clean(words(reply.content))})")
+        if reply.status != 200:
+            raise self._failure(f"answered {reply.status} to its first request "
+                                f"({self._pool.clean(words(reply.data))})")
 
     def _failure(self, what: str) -> ModelError:
         tail = self._process.tail() if self._process else ""
