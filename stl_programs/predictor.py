@@ -149,7 +149,9 @@ class Predictor(dspy.Predict):
         if temperature is None:
             temperature = given.get("temperature")
         if tokens is None:
-            tokens = given.get("max_tokens") or given.get("max_completion_tokens")
+            engine_ = getattr(self._lm or dspy.settings.lm, "engine", None)
+            tokens = (given.get("max_tokens") or given.get("max_completion_tokens")
+                      or getattr(engine_, "max_tokens", None))
         return TEMPERATURE if temperature is None else temperature, tokens or MAX_TOKENS
 
     def _options(self, model: Model) -> ReplyOptions:

@@ -12,6 +12,17 @@ Information = Literal["reward-free", "reward-guided", "reward and demonstrations
 """What a module may see, from least to most."""
 
 
+def well_formed(text: str) -> str:
+    """`text` with a replacement character for every half of a surrogate pair, which no encoding takes."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """One problem to solve. `id` is unique within its environment; `text` is what models read.
@@ -22,6 +33,11 @@ class Task:
     id: str
     text: str
     fields: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    def __post_init__(self) -> None:
+        for name in ("id", "text"):
+            if isinstance(text := getattr(self, name), str) and not text.isascii():
+                object.__setattr__(self, name, well_formed(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +74,9 @@ class State:
                                 "states that are worth the same: write str(...) or json.dumps(..., sort_keys=True) of "
                                 "it")
             object.__setattr__(self, "key", self.text)
+        if not (self.key.isascii() and self.text.isascii()):
+            object.__setattr__(self, "text", well_formed(self.text))
+            object.__setattr__(self, "key", well_formed(self.key))
 
     def then(self, action: str, text: str, key: str | None = None, *, terminal: bool = False,
              data: Any = None) -> State:

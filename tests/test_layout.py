@@ -25,7 +25,8 @@ ONLY_IN = {
     "mlflow": {"experiments/kit/tracking.py"},
     "matplotlib": {"experiments/kit/figure.py"},
     "litellm": {"stl_programs/models/served/litellm_module.py"},
-    "aiohttp": {"stl_programs/models/served/direct.py", "stl_programs/models/served/sessions.py",
+    "aiohttp": {"stl_programs/models/served/direct.py", "stl_programs/models/served/http.py",
+                "stl_programs/models/served/sessions.py",
                 "stl_programs/testing/simulator.py", "stl_programs/testing/service.py"},
 }
 LOCAL = ("torch", "transformers", "safetensors", "numpy")

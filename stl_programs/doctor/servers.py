@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from stl_programs.doctor.finding import SECONDS, Finding
 from stl_programs.errors import ModelError
-from stl_programs.models.served.http import Answer, ask
+from stl_programs.models.served.http import Answer, NoAnswer, ask
 from stl_programs.models.served.urls import address, is_base_url, secrets, under, without_secrets
 
 
@@ -32,16 +32,16 @@ def probe(url: str, key: str | None = None, path: str = "models") -> Finding:
     if not is_base_url(url):
         return Finding("a server", "its URL is none; write it like http://127.0.0.1:8000/v1", True,
                        {"state": "not a URL"})
-    name, headers = address(url), {"Authorization": f"Bearer {key}"} if key else {}
+    name, headers = address(url), {"Authorization": f"Bearer {key}"} if key and "@" not in url else {}
     started = time.perf_counter()
     try:
         reply = ask("GET", under(url, path), headers, SECONDS)
     except ModelError as error:  # a proxy that is not spoken to
         return Finding(name, str(error), True, {"state": "not reached"})
-    except TimeoutError:
-        return Finding(name, f"no answer within {SECONDS:g} s", True, {"state": "no answer"})
-    except Exception as error:  # its message may name the URL with its password
-        return Finding(name, f"not reached ({type(error).__name__})", True, {"state": "not reached"})
+    except NoAnswer as error:
+        if "Timeout" in str(error):
+            return Finding(name, f"no answer within {SECONDS:g} s", True, {"state": "no answer"})
+        return Finding(name, f"not reached ({error})", True, {"state": "not reached"})
     milliseconds = 1e3 * (time.perf_counter() - started)
     state, said, problem = _judge(reply, url, path, key)
     return Finding(name, f"{said}, {milliseconds:.0f} ms", problem,

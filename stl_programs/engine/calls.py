@@ -22,7 +22,7 @@ from stl_programs.errors import (
     TransientError,
 )
 from stl_programs.models.base import PLAIN, Model, Reply, Request, compact, joined
-from stl_programs.records import Usage
+from stl_programs.records import Usage, well_formed
 
 LONGEST_WAIT = 60.0
 """Seconds between two attempts, at most."""
@@ -68,7 +68,7 @@ def key_of(model: str, request: Request) -> str:
     if options != PLAIN:
         asked.append({"stop": options.stop, "logprobs": options.logprobs, "schema": options.schema})
     text = f"[{compact(request.adapter or model)},{request.prompt},{compact(asked)[1:]}"
-    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=12).hexdigest()
 
 
 class _Call:
@@ -203,6 +203,8 @@ class _Call:
         if not reply.texts:
             raise ModelError(f"{self.model.name} returned no choices", maybe_paid=True)
         prompt, completion = self._tokens_bound()
+        if not all(text is None or text.isascii() for text in reply.texts):
+            reply = dataclasses.replace(reply, texts=[text and well_formed(text) for text in reply.texts])
         counted = (reply.prompt_tokens, reply.completion_tokens, reply.cached_tokens)
         if all(type(count) is int and count >= 0 for count in counted) and (
                 counted[0] <= prompt and counted[1] <= completion and counted[2] <= counted[0]):

@@ -149,7 +149,7 @@ class Context:
     def draw_seed(self, *parts: object) -> int:
         """A 63-bit seed that depends on the seed, the scope and `parts` alone."""
         text = "\x1f".join(map(str, (self.seed, self.scope, *parts)))
-        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+        return int.from_bytes(hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest(), "big") >> 1
 
     def random(self, *parts: object) -> random.Random:
         return random.Random(self.draw_seed(*parts))
@@ -237,8 +237,15 @@ class Context:
         own.spent["states"] += 1
         run.tally.states += 1
 
+    @property
+    def timed(self) -> bool:
+        """Whether a budget bounds its seconds."""
+        return self.deadline is not None or self.run.deadline is not None
+
     def check_deadline(self) -> None:
         """Raises BudgetSpent where the task's or the run's seconds are over: before what cannot be interrupted."""
+        if not self.timed:
+            return
         for deadline, owner in ((self.deadline, "task"), (self.run.deadline, "run")):
             if deadline is not None and time.monotonic() >= deadline:
                 raise BudgetSpent(f"the {owner}'s budget of seconds is spent", owner=owner)

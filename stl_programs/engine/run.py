@@ -90,6 +90,7 @@ async def run_tasks(
     if not offline:
         _check_prices(program, budget)
         _check_counted(program, budget)
+        _warm_up(program)
     others = Recording()
     for path in recorded:
         read_journal(path, others)
@@ -163,6 +164,13 @@ def _servers(program: Search) -> int:
         return max(((model.endpoint or "").count(",") + 1 for model in program.models()), default=1)
     except StlError:
         return 1
+
+
+def _warm_up(program: Search) -> None:
+    """Import what prices need before any clock runs, and off the event loop's time."""
+    with contextlib.suppress(StlError):
+        for model in program.models():
+            model.prices()
 
 
 def _check_spent(run: Run) -> None:

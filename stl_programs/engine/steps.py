@@ -94,7 +94,7 @@ def _begun(environment: Environment, state: Any) -> State:
 
 def step_key(*parts: object) -> str:
     """Names a step in a journal."""
-    return hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=12).hexdigest()
+    return hashlib.blake2b("\x1f".join(map(str, parts)).encode(errors="surrogatepass"), digest_size=12).hexdigest()
 
 
 async def _once(environment: Environment, task: Task, path: tuple[str, ...], what: str,

@@ -22,15 +22,6 @@ compact = json.JSONEncoder(separators=(",", ":")).encode
 """JSON in ASCII without spaces."""
 
 
-def well_formed(text: str) -> str:
-    """`text` with a replacement character for every half of a surrogate pair, which no encoding takes."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
-
-
 @dataclass(frozen=True)
 class Prices:
     """Dollars per token."""

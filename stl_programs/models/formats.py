@@ -181,7 +181,7 @@ def choose_format(name: str | None, model: Model) -> dspy.Adapter:
     own = model.prompt_format
     if name is None or name == format_name(own):
         return own
-    if "@" in model.name:
+    if getattr(model, "tuned", False):
         raise AdapterError(f"{model.name} was trained on the format {format_name(own)!r} and cannot be asked in "
                            f"{name!r}; leave format= out, or train an adapter on {name!r}")
     return FORMATS[name]()

@@ -54,8 +54,8 @@ def is_open(name: str) -> bool:
     """
     if (said := _find(_chosen().open, name)) is not None:
         return said
-    provider, _, rest = name.partition("@")[0].lower().partition("/")
-    model = rest.rpartition("/")[2]
+    provider, _, rest = name.lower().partition("/")
+    model = rest.partition("@")[0].rpartition("/")[2]
     words = [model, *model.split(".")]  # bedrock/meta.llama3-8b-instruct-v1:0
     return provider in SERVING_YOUR_WEIGHTS or any(
         word.removeprefix("meta-").startswith(PUBLISHED) for word in words)
@@ -75,9 +75,11 @@ _NONE = _File({}, {}, None)
 
 
 def _find(table: dict[str, Any], name: str) -> Any:
-    base = name.partition("@")[0]
-    exact = table.get(base)
-    return table.get(base.rpartition("/")[2].lower()) if exact is None else exact
+    for found in (name, name.rpartition("@")[0]):  # of a model whose own name has an "@", and of an adapter
+        for known in (found, found.rpartition("/")[2].lower()):
+            if (row := table.get(known)) is not None:
+                return row
+    return None
 
 
 @lru_cache

@@ -40,8 +40,9 @@ def string_of(lm: Any) -> str | None:
 
 
 def base_name(name: str) -> str:
-    """`embedded/game24@value-v1` -> `embedded/game24`."""
-    return name.partition("@")[0]
+    """`embedded/game24@value-v1` -> `embedded/game24`, where that version is registered; any other name stays: an "@"
+    may be part of it, or of a path."""
+    return name.rpartition("@")[0] if name in _adapters else name
 
 
 def load(lm: str | dspy.BaseLM | Model | None) -> Model:
@@ -60,11 +61,11 @@ def load(lm: str | dspy.BaseLM | Model | None) -> Model:
         return lm
     if "/" not in lm:
         raise ModelError(f"{lm!r} names no provider; write PROVIDER/MODEL, like openai/gpt-4o or embedded/game24")
-    if "@" in lm and lm not in _adapters:
+    if lm in _adapters:
+        return _Tuned(lm, _adapters[lm])
+    if "@" in lm and lm.startswith(IN_PROCESS) and not (Path(lm.partition("/")[2]) / "config.json").is_file():
         raise AdapterError(f"{lm!r} is not registered in this process; load the program that carries it, or call "
                            f"register_adapter({lm!r}, DIRECTORY)")
-    if "@" in lm:
-        return _Tuned(lm, _adapters[lm])
     if lm not in _bases:
         _bases[lm] = _open(lm)
     elif (again := getattr(_bases[lm], "again", None)) is not None:
@@ -128,7 +129,7 @@ def register_adapter(name: str, path: str | Path, lm: str | dspy.BaseLM | Model 
     if "@" not in name:
         raise AdapterError(f"{name!r} has no version; name an adapter BASE@VERSION")
     if name not in _adapters:
-        adapter = _Adapter(path, load(lm or base_name(name)), _trained_on(path))
+        adapter = _Adapter(path, load(lm or name.rpartition("@")[0]), _trained_on(path))
         adapter.base.load_adapter(name, path)
         _adapters[name] = adapter
     elif adapter_hash(_adapters[name].path) != adapter_hash(path):
@@ -156,6 +157,8 @@ def _trained_on(directory: Path) -> str | None:
 
 class _Tuned:
     """A base model answering with one of its adapters, in the format that the adapter was trained on."""
+
+    tuned = True
 
     def __init__(self, name: str, adapter: _Adapter):
         self.name, self.base = name, adapter.base
@@ -186,7 +189,7 @@ def adapter_path(name: str) -> Path:
 
 def export_adapter(record: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Copy a saved predictor's adapter into `folder`; the record names it from the folder's parent on."""
-    source, target = Path(record["path"]), folder / record["name"].partition("@")[2]
+    source, target = Path(record["path"]), folder / record["name"].rpartition("@")[2]
     if target.resolve() != source:
         if target.exists() and adapter_hash(target) != adapter_hash(source):
             raise AdapterError(f"{target} holds another adapter; save the program under another name")

@@ -18,7 +18,7 @@ class LegalMoves(BasePolicy):
     async def aforward(self, situation: Situation, count: int | None = None, exclude: Sequence[str] = (),
                        draw: int = 0) -> list[Proposal]:
         environment, state = situation.environment, situation.state
-        if environment.pure and count is None and not exclude:
+        if environment.pure and count is None and not exclude and not engine.context().timed:
             steps = environment.successors(state)
             if steps:
                 engine.checked(environment, steps[0][1])

@@ -19,6 +19,10 @@ Named = tuple[str, Source, float | None]
 """An action's text, where it was named, and its share of the log-probability of its completion."""
 
 
+MOST_TRIED = 20
+"""Of what one round of draws names, at most so many times the wanted actions are tried."""
+
+
 class Policy(Asks, BasePolicy):
     """Legal actions proposed by a language model.
 
@@ -60,12 +64,17 @@ class Policy(Asks, BasePolicy):
         for round_ in range(self.rounds):
             named = await self._ask(situation, tried, count, round_, draw)
             named = _first_of_each(named, tried) if self.distinct else [one for one in named if one[0] not in exclude]
-            steps = await engine.together(*(self._step(situation, text) for text, _, _ in named))
-            for (text, source, logprob), step in zip(named, steps, strict=True):
-                tried.append(text)
-                if step is not None:
-                    key = step[1].state.key if self.distinct else len(proposals)
-                    proposals.setdefault(key, Proposal(*step, source, logprob))
+            if len(named) > (limit := MOST_TRIED * count):
+                engine.context().note("policy draws' actions beyond those that were tried", len(named) - limit)
+                named = named[:limit]
+            while named and len(proposals) < enough:  # no more are taken than are wanted
+                now, named = named[:enough - len(proposals)], named[enough - len(proposals):]
+                steps = await engine.together(*(self._step(situation, text) for text, _, _ in now))
+                for (text, source, logprob), step in zip(now, steps, strict=True):
+                    tried.append(text)
+                    if step is not None:
+                        key = step[1].state.key if self.distinct else len(proposals)
+                        proposals.setdefault(key, Proposal(*step, source, logprob))
             if len(proposals) >= enough:
                 break
         return list(proposals.values())[:count]

@@ -64,10 +64,9 @@ def lm(name: str, *, api_base: str | Sequence[str] | None = None, api_key: str |
     base = api_base if api_base is None or isinstance(api_base, str) else ",".join(api_base)
     of_dspy = {key: value for key, value in options.items() if key in OF_DSPY}
     connection = {key: value for key, value in options.items() if key not in OF_DSPY}
-    if limit := connection.get("max_completion_tokens"):
-        of_dspy.setdefault("max_tokens", limit)
     connection |= {key: value for key, value in (("api_base", base), ("api_key", api_key)) if value is not None}
     engine = DoorEngine(_open(name, connection), _public(connection))
+    engine.max_tokens = connection.get("max_completion_tokens")
     return DoorLM(name, engine=engine, async_engine=AsyncDoorEngine(engine), cache=cache, **of_dspy)
 
 
@@ -163,6 +162,8 @@ class DoorEngine:
 
     def __init__(self, model: Model, connection: dict[str, Any]):
         self.stl_model, self.connection = model, connection
+        self.max_tokens: int | None = None
+        """Of a draw, where the caller names no bound and the user did, as "max_completion_tokens"."""
 
     @property
     def supports_response_schema(self) -> bool:
@@ -175,7 +176,7 @@ class DoorEngine:
         return PARAMS | {"response_format"} if self.supports_response_schema else PARAMS
 
     def complete(self, request: lm15.Request) -> lm15.Response:
-        return wait_for(_next(self.stl_model, request, _draws.get() or _Draws(1)))
+        return wait_for(_next(self, request, _draws.get() or _Draws(1)))
 
     def stream(self, request: lm15.Request) -> Iterator[Any]:
         """The whole reply as a stream."""
@@ -213,7 +214,7 @@ class AsyncDoorEngine:
         self.engine = engine
 
     async def complete(self, request: lm15.Request) -> lm15.Response:
-        draw = _next(self.engine.stl_model, request, _draws.get() or _Draws(1))
+        draw = _next(self.engine, request, _draws.get() or _Draws(1))
         if self.engine.stl_model.endpoint is None:  # no connection that would have to outlive the caller's loop
             return await draw
         return await awaited(draw)
@@ -237,20 +238,20 @@ class AsyncDoorEngine:
         return self
 
 
-async def _next(model: Model, request: lm15.Request, draws: _Draws) -> lm15.Response:
+async def _next(engine: DoorEngine, request: lm15.Request, draws: _Draws) -> lm15.Response:
     """The next draw of a call. Raises lm15's errors: dspy sends again what is a TransportError."""
     if not draws.ready:
-        draws.ready = await _ask(model, request, draws)
+        draws.ready = await _ask(engine, request, draws)
     draws.given += 1
     return draws.ready.pop(0)
 
 
-async def _ask(model: Model, request: lm15.Request, draws: _Draws) -> list[lm15.Response]:
-    config = request.config
+async def _ask(engine: DoorEngine, request: lm15.Request, draws: _Draws) -> list[lm15.Response]:
+    model, config = engine.stl_model, request.config
     _refuse(model, request)
     first = random.getrandbits(31) if config.seed is None else config.seed + draws.given
-    most = config.max_tokens or (REASONING_MAX_TOKENS if model.name.removeprefix("openai/").startswith(REASONING)
-                                 else MAX_TOKENS)
+    most = config.max_tokens or engine.max_tokens or (
+        REASONING_MAX_TOKENS if model.name.removeprefix("openai/").startswith(REASONING) else MAX_TOKENS)
     format_ = config.response_format or {}
     schema = {"type": "object"} if format_.get("type") == "json_object" else format_.get("schema")
     options = ReplyOptions(tuple(config.stop), config.logprobs is not None, schema)

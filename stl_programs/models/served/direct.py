@@ -28,6 +28,10 @@ ONE_DRAW = re.compile(r"\bn\b|\bchoices?\b|\bcompletions?\b.{0,40}\b(one|1|singl
 """How servers say that they give one draw only."""
 
 
+UNKNOWN_FIELD = re.compile(r"extra inputs|unsupported|not supported|unknown|unrecognized|unexpected|not permitted",
+                           re.IGNORECASE)
+
+
 class DirectModel(RemoteModel):
     """An OpenAI-compatible chat endpoint: `openai/NAME`, or `hosted_vllm/NAME` for servers that you run.
 
@@ -84,9 +88,11 @@ class DirectModel(RemoteModel):
         one = alike or "n" in self._left_out or (request.temperature == 0) in self._one_draw
         sent = request.replace(seeds=request.seeds[:1]) if one else request
         async with self.pool.server() as server:
+            asked, left_out = self._limit, frozenset(self._left_out)
             answer = await self._send(name, server, self._body(name, sent))
+            if answer.status in REFUSED_FIELD:
+                self._ask_otherwise(words(answer.data), sent, asked, left_out)
             if answer.status != 200:
-                self._ask_otherwise(answer.status, words(answer.data), sent)
                 raise self._refused(name, server, answer.status, answer.headers, words(answer.data))
             server.failures = 0
         try:
@@ -113,19 +119,18 @@ class DirectModel(RemoteModel):
             fields.pop(field, None)
         return f'{{"messages":{request.prompt},{compact(fields)[1:]}'.encode()
 
-    def _ask_otherwise(self, status: int, said: str, request: Request) -> None:
-        """Raises AskOtherwise where a server refuses a field that can be done without, and that is not yet."""
-        if status not in REFUSED_FIELD:
-            return
-        older, newer = LIMITS[1], LIMITS[0]
-        if self._limit == older and self.options.limit is None and older in said and newer in said:
+    def _ask_otherwise(self, said: str, request: Request, limit: str, left_out: frozenset[str]) -> None:
+        """Raises AskOtherwise where a server refuses a field that can be done without, and that it was sent."""
+        newer, older = LIMITS
+        if limit == older and self.options.limit is None and older in said and newer in said:
             self._limit = newer
         elif len(request.seeds) > 1 and ONE_DRAW.search(said):
             self._one_draw |= {request.temperature == 0}
-        elif "seed" not in self._left_out and re.search(r"\bseed\b", said):
+        elif "seed" not in left_out and re.search(r"\bseed\b", said):
+            if "seed" not in self._left_out:
+                warnings.warn(f"{self.name}: the server takes no seed, so its draws do not repeat", stacklevel=2)
             self._left_out.add("seed")
-            warnings.warn(f"{self.name}: the server takes no seed, so its draws do not repeat", stacklevel=2)
-        elif request.temperature == 1 and "temperature" not in self._left_out and "temperature" in said:
+        elif request.temperature == 1 and "temperature" not in left_out and "temperature" in said:
             self._left_out.add("temperature")  # it draws at its own, which the ones that refuse it say is 1
         else:
             return
@@ -135,7 +140,7 @@ class DirectModel(RemoteModel):
         road = self._roads[server]
         try:
             return await fetch("POST", road.url, road.headers, body, self.timeout, road.proxy)
-        except (aiohttp.ClientError, TimeoutError, UnicodeError, ValueError) as error:
+        except (aiohttp.ClientError, Unreadable, TimeoutError, ValueError, OSError) as error:
             raise self._lost(name, server, error) from None
 
     def _lost(self, name: str, server: Server, error: Exception) -> ModelError:
@@ -168,7 +173,7 @@ class DirectModel(RemoteModel):
         if status in TRANSIENT or status >= 500:
             return TransientError(text, retry_after=wait(headers.get("Retry-After")) or None,
                                   maybe_paid=inside or status in GATEWAY)
-        if status in REFUSED_FIELD:
+        if status in REFUSED_FIELD and UNKNOWN_FIELD.search(said):
             text += "; a field that the server does not take can be left out with additional_drop_params=[NAME]"
         return ModelError(text)
 

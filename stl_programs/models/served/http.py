@@ -6,26 +6,32 @@ import json
 import os
 import zlib
 from collections.abc import Mapping
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-import aiohttp
 from pydantic import BaseModel, BeforeValidator, ValidationError
-from yarl import URL
 
 from stl_programs.errors import ModelError
 from stl_programs.models.served.background import wait_for
 from stl_programs.models.served.sessions import open_session
 from stl_programs.models.served.urls import LOCAL, address, is_base_url
 
+if TYPE_CHECKING:
+    import aiohttp
+    from yarl import URL
+
 LONGEST = 64 * 2**20
 """Bytes of a body, unpacked: no reply that was asked for is longer."""
 CONNECT_SECONDS = 30.0
 
 
-NO_ANSWER = (aiohttp.ClientError, TimeoutError, ValueError)
-"""What a request raises whose server gave no answer, or none that can be read."""
+class NoAnswer(Exception):
+    """A server gave no answer, or none that can be read; the text is the kind of error, which names no URL."""
+
+
+class Unreadable(Exception):
+    """A body that is too long, or packed in a way that was not asked for."""
 
 
 class Answer(NamedTuple):
@@ -65,16 +71,14 @@ class _List(BaseModel):
     data: list[Annotated[Listed, BeforeValidator(lambda found: found if isinstance(found, dict) else {})]]
 
 
-class Unreadable(aiohttp.ClientError):
-    """A body that is too long, or packed in a way that was not asked for."""
-
-
 async def fetch(method: str, url: URL, headers: Mapping[str, str], body: bytes | None, seconds: float,
                 proxy: str | None) -> Answer:
     """The answer, read to its end within `seconds` in all. No redirect is followed: a key stays with its server.
 
-    Raises aiohttp.ClientError (Unreadable for a body beyond `LONGEST`) and TimeoutError.
+    Raises aiohttp.ClientError, TimeoutError, and Unreadable for a body beyond `LONGEST`.
     """
+    import aiohttp
+
     limit = aiohttp.ClientTimeout(total=seconds, sock_connect=min(CONNECT_SECONDS, seconds))
     async with open_session().request(method, url, data=body, headers=headers, timeout=limit, proxy=proxy,
                                       allow_redirects=False) as response:
@@ -83,10 +87,17 @@ async def fetch(method: str, url: URL, headers: Mapping[str, str], body: bytes |
 
 def ask(method: str, url: str, headers: Mapping[str, str], seconds: float,
         body: dict[str, Any] | None = None) -> Answer:
-    """The same from ordinary code. Raises one of NO_ANSWER, and ModelError for a proxy that is not spoken to."""
+    """The same from ordinary code. Raises NoAnswer, and ModelError for a proxy that is not spoken to."""
+    import aiohttp
+    from yarl import URL
+
     sent = dict(headers) | ({} if body is None else {"Content-Type": "application/json"})
     data = None if body is None else json.dumps(body).encode()
-    return wait_for(fetch(method, URL(url), sent, data, seconds, proxy_of(url)))
+    proxy = proxy_of(url)
+    try:
+        return wait_for(fetch(method, URL(url), sent, data, seconds, proxy))
+    except (aiohttp.ClientError, Unreadable, TimeoutError, ValueError, OSError) as error:
+        raise NoAnswer(type(error).__name__) from None
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:
@@ -103,7 +114,7 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
             raise Unreadable(f"a body of more than {LONGEST // 2**20} MiB")
         parts.append(part)
     if unpack is not None and not unpack.eof:
-        raise aiohttp.ClientPayloadError("a packed body that is cut")
+        raise Unreadable("a packed body that is cut")
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 

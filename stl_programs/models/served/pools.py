@@ -17,11 +17,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import aiohttp
-
 from stl_programs.errors import AdapterError, ModelError, TransientError
 from stl_programs.models.artifacts import PROVENANCE, adapter_hash, weights_hash
-from stl_programs.models.served.http import NO_ANSWER, Answer, Listed, ask
+from stl_programs.models.served.http import Answer, Listed, NoAnswer, ask
 from stl_programs.models.served.urls import address, is_base_url, secrets, under, without_secrets, words
 
 CHECK_SECONDS = 5.0
@@ -136,8 +134,8 @@ class Pool:
                 if name not in served:
                     _check_unchanged(server, path)
                     self._load(server, name, path)
-        except NO_ANSWER as error:
-            return f"no answer from {server.address} ({type(error).__name__})"
+        except NoAnswer as error:
+            return f"no answer from {server.address} ({error})"
         except AdapterError as error:
             return str(error)
         return None
@@ -156,10 +154,10 @@ class Pool:
     # Adapters
 
     def models(self, server: Server) -> dict[str, Listed]:
-        """What the server lists at /models, by name; empty where it keeps no such list. Raises one of NO_ANSWER."""
+        """What the server lists at /models, by name; empty where it keeps no such list. Raises NoAnswer."""
         reply = self._ask(server, "GET", "models")
         if reply.status >= 500:
-            raise aiohttp.ClientError(f"it answered {reply.status}")
+            raise NoAnswer(f"it answered {reply.status}")
         return reply.models() or {}
 
     def load_adapter(self, name: str, path: Path, base: str) -> None:
@@ -176,11 +174,11 @@ class Pool:
             try:
                 self._load_checked(server, name, path, base)
                 loaded.append(server)
-            except NO_ANSWER as error:
-                silent.append((server, type(error).__name__))
+            except NoAnswer as error:
+                silent.append((server, str(error)))
             except AdapterError:
                 for other in loaded:
-                    with suppress(*NO_ANSWER):
+                    with suppress(NoAnswer):
                         self._unload(other, name)
                 raise
         if not loaded:
@@ -216,8 +214,8 @@ class Pool:
             found |= name in server.adapters
             try:
                 found |= self._unload(server, name)
-            except NO_ANSWER as error:
-                silent = f"no answer from {server.address} ({type(error).__name__})"
+            except NoAnswer as error:
+                silent = f"no answer from {server.address} ({error})"
         if not found:
             raise AdapterError(silent or f"{self.endpoint} serves no adapter {name}")
 
@@ -242,8 +240,8 @@ class Pool:
     def _trouble(self, server: Server, wanted: str, max_tokens: int) -> str | None:
         try:
             reply = self._ask(server, "GET", "models")
-        except NO_ANSWER as error:
-            return (f"no answer from {server.address} within {CHECK_SECONDS:g} s ({type(error).__name__}); start the "
+        except NoAnswer as error:
+            return (f"no answer from {server.address} within {CHECK_SECONDS:g} s ({error}); start the "
                     "server or correct the URL")
         if reply.status in (401, 403):
             return f"{server.address} refuses the key ({reply.status})"

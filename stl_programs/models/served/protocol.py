@@ -14,7 +14,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, TypeAdapter, ValidationError
 
 from stl_programs.errors import ModelError
-from stl_programs.models.base import Reply, ReplyOptions, Request, well_formed
+from stl_programs.models.base import Reply, ReplyOptions, Request
+from stl_programs.records import well_formed
 
 MOST_TOKENS = 2**31
 """No request has so many: a count above it is no count."""
@@ -135,19 +136,20 @@ class Tokens(BaseModel):
     prompt_tokens_details: Annotated[Details, BeforeValidator(_mapping)] = Details()
 
     def counted(self, request: Request, written: int) -> tuple[int, int, int, bool]:
-        """Prompt, completion and cached tokens, and whether one of them is a bound, as the server did not say.
+        """Prompt, completion and cached tokens, and whether they are bounds, as the server did not say.
 
-        No prompt is empty, so 0 tokens of one is no count; neither is 0 for a text that was `written` (bytes).
+        No prompt is empty, so 0 tokens of one is no count; neither is 0 for a text that was `written` (bytes). Where one
+        number is none, the others are not believed either.
         """
         prompt, completion, total = self.prompt_tokens, self.completion_tokens, self.total_tokens
         if prompt and completion is None and total is not None and total >= prompt:
             completion = total - prompt
         elif not prompt and completion is not None and total is not None and total > completion:
             prompt = total - completion
-        bounds = not prompt or completion is None or (completion == 0 < written)
-        prompt = prompt or request.prompt_tokens_bound
-        completion = max(written, 0) if completion is None or (completion == 0 < written) else completion
-        return prompt, completion, min(self.prompt_tokens_details.cached_tokens or 0, prompt), bounds
+        cached = self.prompt_tokens_details.cached_tokens or 0
+        if not prompt or completion is None or (completion == 0 < written) or cached > prompt:
+            return max(prompt or 0, request.prompt_tokens_bound), max(completion or 0, written), 0, True
+        return prompt, completion, cached, False
 
 
 class ChatCompletion(BaseModel):

@@ -47,8 +47,8 @@ def from_lm(lm: dspy.BaseLM) -> Any:
     given = {name: value for name, value in lm.kwargs.items() if value is not None}
     for name, where in OURS.items():
         if given.pop(name, None) not in (None, False, 1 if name == "n" else None):
-            raise ModelError(f"{lm.model}: a search passes no {name}= of a dspy LM on: say {where}, and leave it out of "
-                             "the LM")
+            raise ModelError(f"{lm.model}: a search passes no {name}= of a dspy LM on: say {where}, and leave it "
+                             "out of the LM")
     options = {name: value for name, value in given.items() if name not in OF_A_DRAW | OF_DSPY}
     if lm.model.startswith(DIRECT):
         options.pop("api_version", None)

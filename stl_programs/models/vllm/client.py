@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from stl_programs.errors import AdapterError, ModelError
 from stl_programs.models.artifacts import adapter_hash
-from stl_programs.models.served.http import NO_ANSWER, Answer, Listed, ask
+from stl_programs.models.served.http import Answer, Listed, NoAnswer, ask
 from stl_programs.models.served.pools import Pool
 from stl_programs.models.served.urls import address, under, words
 
@@ -157,9 +157,9 @@ class VllmClient:
         try:
             return ask(method, under(self.url.removesuffix("/v1"), path), self._pool.headers(self._pool.servers[0]),
                        ANSWER_SECONDS, body)
-        except NO_ANSWER as error:
+        except NoAnswer as error:
             self.check(ENDING_SECONDS)
-            raise ModelError(f"no answer from {address(self.url)} ({type(error).__name__}); start the server or "
+            raise ModelError(f"no answer from {address(self.url)} ({error}); start the server or "
                              "correct the URL") from None
 
 

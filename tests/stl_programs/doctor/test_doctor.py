@@ -103,7 +103,7 @@ def test_a_dead_server_is_a_problem_and_strict_says_so(capsys):
     assert command.main(["--server", url]) == 0
     assert f"! {url}" in capsys.readouterr().out
     assert command.main(["--server", url, "--strict"]) == 1
-    assert "not reached (ConnectError)" in capsys.readouterr().out
+    assert "not reached (ClientConnectorError)" in capsys.readouterr().out
 
 
 def test_a_running_server_is_no_problem():

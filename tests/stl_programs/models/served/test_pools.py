@@ -140,11 +140,11 @@ def test_check_names_the_servers_that_cannot_be_used():
     with Simulator(say, ["m"]) as sound, Simulator(say, ["other"]) as wrong:
         dead = f"http://127.0.0.1:{free_port()}/v1"
         DirectModel("hosted_vllm/m", api_base=sound.url).check()
-        with pytest.raises(ModelError) as caught:
+        with pytest.raises(ModelError) as caught, pytest.warns(UserWarning, match="lists other, not 'm'"):
             DirectModel("hosted_vllm/m", api_base=f"{sound.url},{dead},{wrong.url}").check()
         text = str(caught.value)
-        assert "2 of 3 servers cannot be used" in text and sound.url not in text and "\n" not in text
-        assert f"no answer from {dead}" in text and f"{wrong.url} serves other, not 'm'" in text
+        assert "1 of 3 servers cannot be used" in text and sound.url not in text and "\n" not in text
+        assert f"no answer from {dead}" in text
 
 
 @pytest.mark.parametrize("urls", ["127.0.0.1:8000/v1", "http://127.0.0.1:99999/v1", "http://", ","])
@@ -306,7 +306,7 @@ def test_a_cancelled_request_is_not_counted_as_busy():
 def test_keys_and_passwords_are_not_shown():
     pool = Pool("http://user:p4ssw0rd@127.0.0.1:1/v1?token=t0ken-in-url,http://127.0.0.1:2/v1", "sk-SECRET123456")
     assert pool.endpoint == "http://127.0.0.1:1/v1,http://127.0.0.1:2/v1"
-    assert pool.clean("sk-SECRET123456 p4ssw0rd t0ken-in-url\nmore") == "*** *** ***"
+    assert pool.clean("sk-SECRET123456 p4ssw0rd t0ken-in-url\nmore") == "*** *** *** more"
     assert pool.headers(pool.servers[0]) == {} and "SECRET" in pool.headers(pool.servers[1])["Authorization"]
     assert Server("http://user:pw@h/v1").address == "http://h/v1"
 
