@@ -138,8 +138,8 @@ class Tokens(BaseModel):
     def counted(self, request: Request, written: int) -> tuple[int, int, int, bool]:
         """Prompt, completion and cached tokens, and whether they are bounds, as the server did not say.
 
-        No prompt is empty, so 0 tokens of one is no count; neither is 0 for a text that was `written` (bytes). Where one
-        number is none, the others are not believed either.
+        No prompt is empty, so 0 tokens of one is no count; neither is 0 for a text that was `written` (bytes). Where
+        one number is none, the others are not believed either.
         """
         prompt, completion, total = self.prompt_tokens, self.completion_tokens, self.total_tokens
         if prompt and completion is None and total is not None and total >= prompt:

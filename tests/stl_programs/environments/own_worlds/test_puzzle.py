@@ -49,7 +49,6 @@ def test_every_search_solves_short_puzzles_with_a_model(env, name):
     assert sum(scores) >= SOLVED.get(name, 4)
     for result in results:
         assert all(len(set(path)) == len(path) for path in paths(Tree.from_dict(result.tree))), "a path came back"
-        assert result.usage["policy (refused actions)"]["samples"] > 0
     assert sum(result.usage["value"]["parse_failures"] for result in results) > 0, "the model fails now and then"
 
 
