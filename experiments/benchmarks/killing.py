@@ -16,7 +16,7 @@ from experiments.benchmarks.face import Row, at_most
 from stl_programs import GameOf24, GreedySearch, Policy, TaskResult, Value, run_sync, run_tasks
 from stl_programs.engine import read_journal
 from stl_programs.models.served.direct import DirectModel
-from stl_programs.testing.simulator import Latency, SimulatorProcess
+from stl_programs.testing.simulator import Errors, Latency, SimulatorProcess
 
 TASKS, KILLS = 64, 30
 
@@ -29,14 +29,15 @@ def run(url: str, journal: Path) -> list[TaskResult]:
     return run_sync(run_tasks(program, env.tasks("test")[:TASKS], seed=1, in_flight=8, journal=journal))
 
 
-def kill_and_resume() -> list[Row]:
-    """kill -9 at 30 random moments of a 64-task run, resumed each time."""
+def kill_and_resume(times: int = KILLS, errors: Errors | None = None) -> list[Row]:
+    """kill -9 at random moments of a 64-task run, some of whose replies fail, resumed each time."""
     reply, latency = "stl_programs.testing.game24_script:game24_script", Latency(0.05)
-    with tempfile.TemporaryDirectory() as folder, SimulatorProcess(reply, ["sim"], latency=latency) as server:
+    with tempfile.TemporaryDirectory() as folder, SimulatorProcess(reply, ["sim"], latency=latency,
+                                                                   errors=errors or Errors()) as server:
         whole = run(server.url, Path(folder) / "whole.jsonl")
         server.reset()
         journal, rng, kills = Path(folder) / "killed.jsonl", random.Random(30), 0
-        while kills < KILLS:
+        while kills < times:
             process = subprocess.Popen([sys.executable, "-m", "experiments.benchmarks.killing", server.url,
                                         str(journal)])
             size = journal.stat().st_size if journal.exists() else 0
@@ -44,7 +45,7 @@ def kill_and_resume() -> list[Row]:
                 time.sleep(0.005)
             time.sleep(rng.uniform(0, 0.35))
             if process.poll() is not None:
-                raise RuntimeError(f"the run ended after {kills} of {KILLS} kills; make it longer")
+                raise RuntimeError(f"the run ended after {kills} of {times} kills; make it longer")
             process.kill()
             process.wait()
             kills += 1

@@ -21,13 +21,11 @@ from stl_programs.errors import (
     StlError,
     TransientError,
 )
-from stl_programs.models.base import PLAIN, Model, Reply, Request, compact, joined
+from stl_programs.models.base import PLAIN, WAYS, Model, Reply, Request, compact, joined
 from stl_programs.records import Usage, well_formed
 
 LONGEST_WAIT = 60.0
 """Seconds between two attempts, at most."""
-WAYS = 4
-"""How often one attempt is asked otherwise, at most."""
 
 
 async def complete(current: Context, model: Model, request: Request) -> Reply:

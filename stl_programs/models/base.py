@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import dspy
 
-from stl_programs.errors import ModelError
+from stl_programs.errors import AskOtherwise, ModelError
 
 Messages = list[dict[str, Any]]
 """A chat: dicts with "role" and "content"."""
@@ -207,3 +207,16 @@ class Model(Protocol):
         """
         ...
 
+
+WAYS = 4
+"""How often one request is asked otherwise, at most."""
+
+
+async def asked_otherwise(model: Model, request: Request) -> Reply:
+    """`model.complete(request)`; where its server refuses how it was asked, again in the ways that it then knows."""
+    for _ in range(WAYS):
+        try:
+            return await model.complete(request)
+        except AskOtherwise:
+            pass
+    return await model.complete(request)

@@ -17,7 +17,7 @@ from dspy import lm15
 from stl_programs.errors import AdapterError, ModelError, StlError, TransientError
 from stl_programs.models import registry
 from stl_programs.models.artifacts import adapter_hash, weights_hash
-from stl_programs.models.base import Messages, Model, Reply, ReplyOptions, Request
+from stl_programs.models.base import Messages, Model, Reply, ReplyOptions, Request, asked_otherwise
 from stl_programs.models.served.background import awaited, wait_for
 from stl_programs.models.served.urls import REASONING, address
 
@@ -256,7 +256,7 @@ async def _ask(engine: DoorEngine, request: lm15.Request, draws: _Draws) -> list
     schema = {"type": "object"} if format_.get("type") == "json_object" else format_.get("schema")
     options = ReplyOptions(tuple(config.stop), config.logprobs is not None, schema)
     try:
-        reply = await model.complete(Request(
+        reply = await asked_otherwise(model, Request(
             _messages(model, request), tuple(first + i for i in range(draws.n - draws.given)), max_tokens=most,
             temperature=1.0 if config.temperature is None else config.temperature, options=options))
     except TransientError as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import dspy
+from dspy.utils import exceptions
 
 from stl_programs.errors import AdapterError, ModelError, TransientError
 from stl_programs.models.base import Prices, Reply, Request
@@ -25,6 +26,11 @@ SEED_MASK = 0x7FFFFFFF
 """Seeds travel as 31 bits: some servers take no more."""
 TRANSIENT = frozenset({408, 409, 425, 429})
 """Statuses that may pass when sent again; so may every 5xx."""
+
+
+PASSING = (exceptions.LMTransportError, exceptions.LMRateLimitError, exceptions.LMTimeoutError,
+           exceptions.LMServerError)
+"""Errors of a dspy LM that may pass when sent again."""
 
 
 class RemoteModel:
@@ -252,14 +258,26 @@ class DspyModel:
             raise ModelError(f"{self.name}: a dspy LM object gives no {' and no '.join(wanted)} here; name the model "
                              "by its LiteLLM string, or open it with stl_programs.lm")
         draw = {"rollout_id": request.seeds[0]} if isinstance(self.lm, dspy.LM) else {}  # else its cache repeats one
-        with dspy.track_usage() as tracker:
-            outputs = await self.lm.acall(messages=request.messages, temperature=request.temperature,
-                                          max_tokens=request.max_tokens, **draw)
+        try:
+            with dspy.track_usage() as tracker:
+                outputs = await self.lm.acall(messages=request.messages, temperature=request.temperature,
+                                              max_tokens=request.max_tokens, **draw)
+        except exceptions.LMError as error:
+            raise _failed_in_dspy(self.name, error) from None
         output = outputs[0] if outputs else None
         more = output if isinstance(output, dict) else {"text": output}
         message = {"content": more.get("text"), "reasoning_content": more.get("reasoning_content")}
         reported = [entry for entries in tracker.usage_data.values() for entry in entries]
         return read_reply([{"message": message}], reported[0] if len(reported) == 1 else _summed(reported), request)
+
+
+def _failed_in_dspy(name: str, error: Exception) -> ModelError:
+    """An error of a dspy LM, by its kind; what never was an answer may have been paid for."""
+    text = f"{name}: {type(error).__name__}: {without_secrets(told(error), [])}"
+    if not isinstance(error, PASSING):
+        return ModelError(text)
+    pause = getattr(error, "retry_after", None)
+    return TransientError(text, retry_after=pause if isinstance(pause, (int, float)) else None, maybe_paid=True)
 
 
 def _summed(entries: list[dict[str, Any]]) -> dict[str, Any]:
