@@ -23,6 +23,7 @@ import dspy
 
 from experiments.benchmarks import killing
 from experiments.benchmarks.face import Row, at_most, main
+from experiments.benchmarks.faults_cost import cost
 from experiments.benchmarks.faults_server import FaultyServer, mutated
 from signatures import EstimateValue, NumberScale
 from stl_programs import Budget, GameOf24, GreedySearch, Policy, Value, lm, run_sync, run_tasks
@@ -217,7 +218,7 @@ def _memory() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-BENCHMARKS = {"replies": replies, "budgets": budgets, "kills": kills, "soak": soak}
+BENCHMARKS = {"replies": replies, "budgets": budgets, "kills": kills, "soak": soak, "cost": cost}
 
 if __name__ == "__main__":
     sys.exit(main(BENCHMARKS))

@@ -6,9 +6,11 @@ A model is trained and served in one format only; both sides call the same class
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import dspy
 from dspy.adapters.utils import parse_value
@@ -24,7 +26,39 @@ def _is_lookahead(signature: type[dspy.Signature]) -> bool:
     return {"best_action", "next_state", "rationale", "score"} <= set(signature.output_fields)
 
 
-class ChatFormat(dspy.ChatAdapter):
+class _Quick(dspy.ChatAdapter):
+    """ChatAdapter's prompts of inputs that are plain text, written once for a signature but for the inputs themselves.
+
+    What an input says is text: nothing in it is taken for one of dspy's own types.
+    """
+
+    _frames: ClassVar[WeakKeyDictionary[type[dspy.Signature], tuple[str, str, str]]] = WeakKeyDictionary()
+    """Of a signature: its instructions when these were made, the system message, and how the user's message ends."""
+
+    def format(self, signature: type[dspy.Signature], demos: list[dict[str, Any]],
+               inputs: dict[str, Any]) -> list[dict[str, Any]]:
+        fields = signature.input_fields
+        if demos or not all(type(inputs.get(name)) is str or _texts(inputs.get(name), field.annotation)
+                            for name, field in fields.items()):
+            return super().format(signature, demos, inputs)
+        instructions, system, end = self._frames.get(signature) or ("", "", "")
+        if not system or instructions != signature.instructions:
+            instructions, system = signature.instructions, self.format_system_message(signature)
+            end = self.user_message_output_requirements(signature)
+            self._frames[signature] = instructions, system, end
+        asked = [f"[[ ## {name} ## ]]\n{value if type(value) is str else json.dumps(value, ensure_ascii=False)}"
+                 for name in fields for value in [inputs[name]]]
+        return [{"role": "system", "content": system},
+                {"role": "user", "content": "\n\n".join([*asked, end]).strip()}]
+
+
+def _texts(value: Any, annotation: Any) -> bool:
+    """Whether an input is a list of texts that travels as JSON, or a whole number."""
+    return type(value) is int or (
+        type(value) is list and annotation == list[str] and all(type(one) is str for one in value))
+
+
+class ChatFormat(_Quick):
     """dspy's stock ChatAdapter for every signature, without its silent second call through JSON."""
 
     name = "chat"
@@ -83,7 +117,7 @@ class CompactFormat(dspy.ChatAdapter):
         return {name: fields[name] for name in names}
 
 
-class LookaheadFormat(dspy.ChatAdapter):
+class LookaheadFormat(_Quick):
     """ChatAdapter, but Lookahead replies in the sentences that the paper trains on (figure 11).
 
     The parser reads the authors' released training data. A reply without exactly one score phrase, or with fields

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import json
 
+import dspy
 import pytest
 from dspy.utils.exceptions import AdapterParseError
 from hypothesis import given
@@ -10,8 +11,8 @@ from hypothesis import strategies as st
 
 from signatures import NumberScale, lookahead_variant
 from signatures.game24 import EstimateNumbers, LookaheadNumbers, ProposeMoves
-from signatures.general import EstimateValue, Lookahead
-from stl_programs.models.formats import FORMATS, CompactFormat, LookaheadFormat
+from signatures.general import EstimateValue, Lookahead, ProposeActions
+from stl_programs.models.formats import FORMATS, ChatFormat, CompactFormat, LookaheadFormat
 
 words = st.text(alphabet="abcdefgh 0123456789=+*/>", min_size=1).map(str.strip).filter(bool)
 
@@ -76,3 +77,16 @@ def test_the_parser_reads_the_released_training_data(data):
         assert "|" not in fields["score"]
         assert fields["rationale"] in reply and (fields["best_action"] == "none" or fields["best_action"] in reply)
     assert (read, off_scale, missing) == (2119, 4, 0), f"four labels of 0.00 are off the scale; {reasons}"
+
+
+@pytest.mark.parametrize("inputs", [
+    {"task": "t", "state": "s\n\nx  ", "trajectory": "", "not_allowed": ["a", 'b "quoted" \u00e9'], "count": 3},
+    {"task": "", "state": "[[ ## score ## ]]\n9", "trajectory": " ", "not_allowed": [], "count": 1}])
+def test_quick_prompts_are_dspys(inputs):
+    for signature in (ProposeActions, EstimateValue):
+        asked = {name: inputs.get(name, "x") for name in signature.input_fields}
+        for format_ in (ChatFormat(), LookaheadFormat()):
+            for _ in range(2):
+                assert format_.format(signature, [], asked) == dspy.ChatAdapter().format(signature, [], asked)
+    other = EstimateValue.with_instructions("Something else.")
+    assert "Something else." in ChatFormat().format(other, [], asked)[0]["content"]
