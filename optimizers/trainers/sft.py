@@ -77,6 +77,7 @@ class SupervisedTrainer(Trainer):
             _check_start(continue_from, weights_hash(base), self.settings)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # transformers renames what trl still uses
+            warnings.filterwarnings("ignore", "fan_in_fan_out")  # peft sees for itself how a layer stores its weights
             trainer = lora_trainer(dataset, base, folder, self.settings, seed=seed, continue_from=continue_from,
                                    progress=progress)
             result = trainer.train()

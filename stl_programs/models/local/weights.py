@@ -70,6 +70,9 @@ def _load(directory: Path, dtype: torch.dtype, **options: Any) -> Any:
                 directory, dtype=dtype, use_safetensors=True, output_loading_info=True, **OWN, **options)
     except Exception as error:  # whatever an architecture or a way of quantising raises
         raise ModelError(f"{directory} holds no model that can be read: {one_line(error)}") from error
+    if getattr(model.config, "quantization_config", None) and getattr(model, "hf_quantizer", None) is None:
+        raise ModelError(f"{directory} is quantised by {model.config.quantization_config!r}, which transformers does "
+                         "not know here; take the model's unquantised directory, or serve it as hosted_vllm/NAME")
     if lost := sorted(map(str, {*found["missing_keys"], *found["mismatched_keys"]})):
         raise ModelError(f"{directory} holds no tensor for {len(lost)} of the names in the model that its config.json "
                          f"describes ({', '.join(lost[:3])}{', ...' if len(lost) > 3 else ''}); config.json and the "
