@@ -38,7 +38,7 @@ def test_every_linear_layer_but_the_head_is_tuned_and_served(tmp_path, kind):
         learning_rate=2e-2, warmup_steps=1, epochs=60))
     assert record["target_modules"] == json.loads((out / "provenance.json").read_text())["target_modules"] == targets
     with safe_open(out / "adapter_model.safetensors", "pt") as file:
-        assert {name.split(".")[-3] for name in file.keys()} == set(targets)
+        assert {name.split(".")[-3] for name in file.keys()} == set(targets)  # noqa: SIM118
     assert served(base, out, "q") == said
 
 
@@ -114,7 +114,7 @@ def test_a_model_without_linear_layers_is_refused(tmp_path):
 
     model = check_weights(make(tmp_path / "base"))
     model.model.layers = torch.nn.ModuleList()
-    with pytest.raises(ModelError, match="no .*layer that a LoRA can tune"):
+    with pytest.raises(ModelError, match=r"no .*layer that a LoRA can tune"):
         lora_targets(model, tmp_path / "base")
 
 
@@ -146,7 +146,7 @@ def test_an_adapter_of_numbers_that_are_not_finite_is_not_kept(tmp_path, monkeyp
         return found
 
     monkeypatch.setattr(SupervisedTrainer, "fit", spoiled)
-    with pytest.raises(StlError, match="the training diverged: .* not finite"):
+    with pytest.raises(StlError, match=r"the training diverged: .* not finite"):
         train_adapter(dataset([row("q", "a")]), make(tmp_path / "base"), tmp_path / "adapter", LoraSettings(epochs=1))
     assert not (tmp_path / "adapter").exists()
 

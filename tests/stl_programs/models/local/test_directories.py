@@ -1,4 +1,4 @@
-"""Model directories of all kinds answer as transformers' `generate` does, or are refused in a line before they answer."""
+"""Model directories of all kinds answer as transformers' `generate` does, or are refused before they answer."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_tied_heads_and_tensors_that_nobody_asks_for_are_no_loss(tmp_path):
     ("config.json", {"quantization_config": {"quant_method": "nobody's"}}, "quantised by .*nobody's"),
     ("tokenizer_config.json", {"chat_template": "{% for"}, "the chat template of .* cannot be used|refuses"),
     ("tokenizer_config.json", {"chat_template": "{{ raise_exception('no') }}"}, "refuses the messages: no"),
-    ("tokenizer_config.json", {"chat_template": "{{ messages[0]['content'][0]['text'] }}"}, "leaves out|cannot be used"),
+    ("tokenizer_config.json", {"chat_template": "{{ messages[0]['content'][0]['text'] }}"}, "leaves out|cannot"),
     ("adapter_config.json", {}, "holds an adapter beside its model")])
 def test_directories_that_cannot_be_used_are_refused_in_check(tmp_path, file, values, why):
     folder = make(tmp_path / "folder")
@@ -193,8 +193,8 @@ def test_what_a_template_does_not_take_as_system_the_user_says(template):
     assert text == f"<|im_start|>user\njudge\n\n4 6{END}\n<|im_start|>assistant\n"
 
 
-QWEN3 = CHATML.replace("\n{{ m['content'] }}", "\n{% if m['role'] == 'assistant' and loop.last %}<think>\n\n</think>\n\n"
-                       "{% endif %}{{ m['content'] }}")
+QWEN3 = CHATML.replace("\n{{ m['content'] }}", "\n{% if m['role'] == 'assistant' and loop.last %}<think>\n\n"
+                       "</think>\n\n{% endif %}{{ m['content'] }}")
 
 
 @pytest.mark.parametrize(("template", "eos", "end"), [
@@ -215,5 +215,5 @@ def test_a_tokenizer_that_knows_more_than_its_model_is_named(tmp_path):
     tokenizer.add_tokens(["<|new|>"])
     tokenizer.save_pretrained(folder)
     assert ours(folder, ["hi"])
-    with pytest.raises(OutOfRange, match="has no embedding for '<|new|>'"):
+    with pytest.raises(OutOfRange, match=r"has no embedding for '<\|new\|>'"):
         ours(folder, ["<|new|>"])

@@ -35,7 +35,8 @@ PREPARED = """
 
 def run(code: str) -> list[str]:
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", textwrap.dedent(PREPARED) + textwrap.dedent(code)],
-                          capture_output=True, text=True, cwd=ROOT, timeout=60, env=os.environ | {"PYTHONPATH": str(ROOT)})
+                          capture_output=True, text=True, cwd=ROOT, timeout=60,
+                          env=os.environ | {"PYTHONPATH": str(ROOT)})
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
