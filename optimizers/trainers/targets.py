@@ -21,35 +21,38 @@ def lora_targets(model: Any, base: Path, wanted: Sequence[str] | None = None) ->
     """
     import peft
     import torch
-    from peft.tuners.tuners_utils import BaseTunerLayer
 
+    linear, layers = _linear(model), [name for name, _ in model.named_modules()]
     for name in wanted or ():
-        if not any(layer == name or layer.endswith(f".{name}") for layer, _ in model.named_modules()):
+        if not any(layer == name or layer.endswith(f".{name}") for layer in layers):
             raise ModelError(f"target_modules={list(wanted or ())}: {base} has no layer {name!r}; its linear layers "
-                             f"are {', '.join(_linear(model)) or 'none'}. Leave target_modules out to tune all of them")
+                             f"are {', '.join(sorted(set(map(_last, linear)))) or 'none'}. Leave "
+                             "target_modules out to tune all of them")
+    if not wanted and not linear:
+        raise ModelError(f"{base} has no linear layer that a LoRA can tune; tune a model of another architecture")
+    short = set(map(_last, linear))
+    meant = {layer for layer in layers if _last(layer) in short}
+    targets = sorted(wanted or (short if meant == linear else linear))
     try:
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            tuned = peft.get_peft_model(model, peft.LoraConfig(
-                target_modules=list(wanted) if wanted else "all-linear", task_type="CAUSAL_LM"))
-    except Exception as error:  # what peft says of a model without such layers, or with layers of another kind
+            peft.get_peft_model(model, peft.LoraConfig(target_modules=targets, task_type="CAUSAL_LM"))
+    except Exception as error:  # what peft says of layers that it does not change
         line = " ".join(str(error).split())[:300]
-        raise ModelError(f"{base} has no layer that a LoRA can tune"
-                         f"{f' by target_modules={list(wanted)}' if wanted else ''}: {line}") from error
-    if wanted:
-        return sorted(wanted)
-    plain = tuned.get_base_model()
-    changed = {name for name, module in plain.named_modules() if isinstance(module, BaseTunerLayer)}
-    if not changed:
-        raise ModelError(f"{base} has no linear layer that a LoRA can tune; tune a model of another architecture")
-    short = {name.rpartition(".")[2] for name in changed}
-    meant = {name for name, _ in plain.named_modules() if name.rpartition(".")[2] in short}
-    return sorted(short if meant == changed else changed)
+        raise ModelError(f"a LoRA cannot tune {', '.join(targets)} of {base}: {line}; name others by "
+                         "LoraSettings(target_modules=...)") from error
+    return targets
 
 
-def _linear(model: Any) -> list[str]:
+def _linear(model: Any) -> set[str]:
+    """The linear layers but the output head."""
     import torch
     from transformers.pytorch_utils import Conv1D
 
-    return sorted({name.rpartition(".")[2] for name, module in model.named_modules()
-                   if isinstance(module, (torch.nn.Linear, Conv1D))})
+    head = model.get_output_embeddings()
+    return {name for name, module in model.named_modules()
+            if isinstance(module, (torch.nn.Linear, Conv1D)) and module is not head}
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateError
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoTokenizer, GenerationConfig
 
 from stl_programs.errors import ModelError, OutOfRange
@@ -63,13 +65,33 @@ def encode(tokenizer: Any, text: str, name: str) -> list[int]:
         if tokenizer.unk_token_id in tokens and (tokenizer.unk_token or "") not in text:
             raise OutOfRange(f"{name} has no token for a part of {text!r}")
         return tokens
-    read = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    tokens, unknown = read["input_ids"], tokenizer.unk_token_id
-    if unknown is not None and unknown in tokens:
-        for token, (start, end) in zip(tokens, read["offset_mapping"], strict=True):
-            if token == unknown and text[start:end].strip() != tokenizer.unk_token:
+    try:
+        read = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    except Exception as error:  # a list of words without one for all others
+        raise OutOfRange(f"{name} cannot read {text[-80:]!r}: {one_line(error)}") from error
+    tokens, spans = read["input_ids"], read["offset_mapping"]
+    unknown, loses = _unknown(tokenizer)
+    if not unknown.keys().isdisjoint(tokens):
+        for token, (start, end) in zip(tokens, spans, strict=True):
+            if token in unknown and text[start:end].strip() != unknown[token]:
                 raise OutOfRange(f"{name} has no token for {text[start:end]!r}")
+    if loses:
+        read_of = {place for start, end in spans for place in range(start, end)}
+        if lost := next((sign for i, sign in enumerate(text) if sign.isalnum() and i not in read_of), None):
+            raise OutOfRange(f"{name} has no token for {lost!r}")
     return tokens
+
+
+@lru_cache(maxsize=32)
+def _unknown(tokenizer: Any) -> tuple[dict[int, str], bool]:
+    """The tokens that stand for what is unknown, with their texts; and whether unknown signs leave no token at all."""
+    inner = tokenizer.backend_tokenizer
+    named = {tokenizer.unk_token, getattr(inner.model, "unk_token", None)} - {None}
+    unknown = {token: text for text in named if (token := inner.token_to_id(text)) is not None}
+    vocabulary = inner.get_vocab()
+    every_byte = "ByteLevel" in f"{inner.pre_tokenizer} {inner.normalizer}" and all(
+        letter in vocabulary for letter in ByteLevel.alphabet())
+    return unknown, not unknown and not every_byte and not getattr(inner.model, "byte_fallback", False)
 
 
 def prompt_tokens(tokenizer: Any, messages: Messages, name: str) -> list[int]:

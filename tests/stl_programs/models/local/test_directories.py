@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from tokenizers.models import BPE, WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import PreTrainedTokenizerFast
 
 from stl_programs.errors import ModelError, OutOfRange
 from stl_programs.models.local.chat import encode, open_tokenizer, prompt_text, reply_tokens
@@ -179,6 +183,18 @@ def test_what_is_unknown_is_named():
     tokenizer = open_tokenizer(Path("stl_programs/models/embedded/game24"))
     with pytest.raises(OutOfRange, match="m has no token for '9999'"):
         encode(tokenizer, "value 4 9999", "m")
+
+
+@pytest.mark.parametrize("unknown", ["<unk>", None])
+@pytest.mark.parametrize("words", [True, False])
+def test_what_a_tokenizer_leaves_out_is_unknown_too(unknown, words):
+    known = {"4": 0, " ": 1, "5": 2, "<unk>": 3} if unknown else {"4": 0, " ": 1, "5": 2}
+    inner = Tokenizer(WordLevel(known, unk_token=unknown or "<unk>") if words else BPE(known, [], unk_token=unknown))
+    inner.pre_tokenizer = Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner)
+    assert encode(tokenizer, "4 5", "m") == [0, 2]
+    with pytest.raises(OutOfRange, match=r"m has no token for '6'|m cannot read '4 6'"):
+        encode(tokenizer, "4 6", "m")
 
 
 GEMMA = ("{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}" + CHATML)
