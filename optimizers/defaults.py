@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
@@ -78,7 +79,9 @@ def _kinds(hint: Any) -> list[Any]:
 
 def _fits(value: Any, hint: Any) -> bool:
     for kind in _kinds(hint):
-        if not isinstance(kind, type):
+        if get_origin(kind) is Sequence:
+            fits = isinstance(value, (list, tuple)) and all(isinstance(part, str) for part in value)
+        elif not isinstance(kind, type):
             fits = value == kind
         elif isinstance(value, bool):
             fits = kind is bool
@@ -90,5 +93,6 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def _words(hint: Any) -> str:
-    names = {int: "a whole number", float: "a number", str: "a name", bool: "true or false", type(None): "null"}
-    return " or ".join(names[kind] if isinstance(kind, type) else repr(kind) for kind in _kinds(hint))
+    names = {int: "a whole number", float: "a number", str: "a name", bool: "true or false", type(None): "null",
+             Sequence[str]: "a list of names"}
+    return " or ".join(names[kind] if kind in names else repr(kind) for kind in _kinds(hint))

@@ -15,7 +15,7 @@ from dspy.teleprompt import Teleprompter
 
 from optimizers.data.rows import Dataset
 from optimizers.defaults import lora_settings
-from optimizers.trainers.base import Trainer, check_libraries
+from optimizers.trainers.base import Trainer
 from optimizers.trainers.sft import LoraSettings, SupervisedTrainer
 from stl_programs import engine, models
 from stl_programs.engine import Status, TaskResult
@@ -209,7 +209,7 @@ class WeightOptimizer(Teleprompter):
         if not (weights / "config.json").is_file():
             raise ModelError(f"weights={str(weights)!r} is no model directory: it has no config.json")
         self.directory = weights
-        check_libraries()
+        self.trainer().check(weights)
         student.check()
         return [student.environment.as_task(entry) for entry in trainset], weights
 

@@ -18,7 +18,7 @@ FILES = modules(ROOT)
 HEAVY = ("torch", "transformers", "safetensors", "peft", "trl", "datasets", "mlflow", "matplotlib", "numpy", "pandas",
          "litellm", "aiohttp")
 ONLY_IN = {
-    "peft": {"optimizers/trainers/sft.py", "stl_programs/models/local/merging.py",
+    "peft": {"optimizers/trainers/sft.py", "optimizers/trainers/targets.py", "stl_programs/models/local/merging.py",
              "experiments/benchmarks/training.py"},
     "trl": {"optimizers/trainers/sft.py"},
     "datasets": {"optimizers/trainers/sft.py"},

@@ -15,7 +15,7 @@ import numpy as np
 
 from experiments.benchmarks.face import Row, at_least, main, median_and_spread
 from optimizers.data.rows import Dataset
-from optimizers.trainers.sft import TARGETS, LoraSettings, lora_trainer
+from optimizers.trainers.sft import LoraSettings, lora_trainer
 from stl_programs.models import EMBEDDED
 
 SETTINGS = LoraSettings(epochs=11, batch_size=8, learning_rate=1e-3)
@@ -91,7 +91,7 @@ class BareLoop:
         transformers.set_seed(SEED)
         model: Any = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
         self.model = peft.get_peft_model(model, peft.LoraConfig(
-            r=SETTINGS.rank, lora_alpha=SETTINGS.alpha, target_modules=list(TARGETS), task_type="CAUSAL_LM"))
+            r=SETTINGS.rank, lora_alpha=SETTINGS.alpha, target_modules="all-linear", task_type="CAUSAL_LM"))
         self.parameters = _weights(self.model)
         self.optimizer = torch.optim.AdamW(self.parameters, SETTINGS.learning_rate,
                                            weight_decay=SETTINGS.weight_decay, fused=True)

@@ -28,7 +28,7 @@ def check_libraries() -> None:
 
 
 class Trainer(ABC):
-    """Turns rows into a LoRA adapter. A subclass writes `fit`, and is found by its `kind`.
+    """Turns rows into a LoRA adapter. A subclass writes `fit`, and is found by its `kind`; it may add to `check`.
 
     Args:
         settings: a dataclass; every field of it is part of what makes a training the same.
@@ -49,6 +49,25 @@ class Trainer(ABC):
             progress: Progress | None) -> dict[str, Any]:
         """Train, and write adapter_config.json and adapter_model.safetensors to `folder`; its losses and steps."""
 
+    def check(self, base: Path) -> None:
+        """Raises ModelError where the model directory `base` cannot be trained; looks at its weights' headers alone."""
+        check_libraries()
+        from stl_programs.models.local.chat import end_tokens, generation_settings, open_tokenizer
+        from stl_programs.models.local.weights import read_config
+
+        config = read_config(base)
+        if getattr(config, "quantization_config", None):
+            raise ModelError(f"{base} is quantised (quantization_config in its config.json), and a LoRA is trained on "
+                             "and merged into whole weights; take the model's unquantised directory")
+        end_tokens(base, open_tokenizer(base), generation_settings(base))
+        self.check_model(base)
+
+    def check_model(self, base: Path) -> None:
+        """Raises ModelError where the weights lack a part of the model."""
+        from stl_programs.models.local.weights import check_weights
+
+        check_weights(base)
+
     def train(self, dataset: Dataset, base: Path, out: Path, *, seed: int = 0, continue_from: Path | None = None,
               provenance: dict[str, Any] | None = None, progress: Progress | None = None) -> dict[str, Any]:
         """Fine-tune a LoRA on `dataset` and write it to `out` (safetensors, config, provenance).
@@ -60,7 +79,8 @@ class Trainer(ABC):
             continue_from: an adapter of the same base and rank to start from, instead of a fresh one.
 
         Returns the provenance, with the losses. Raises AdapterError where `out` holds another training's adapter or
-        `continue_from` does not fit, ModelError for a base without chat template, StlError for rows it cannot train on.
+        `continue_from` does not fit, ModelError as `check` does, StlError for rows it cannot train on and for a
+        training that diverges.
         """
         if not dataset.rows:
             raise StlError(f"no row to train {out} on; collect more rollouts or loosen the filters")
@@ -72,12 +92,14 @@ class Trainer(ABC):
             "libraries": {name: version(name) for name in LIBRARIES}}
         if self.kind != "sft":
             record["trainer"] = self.kind
+        record = json.loads(json.dumps(record))
         if out.exists():
             return self._finished(out, record)
-        check_libraries()
+        self.check(base)
         partial = out.with_name(out.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
         record |= self.fit(dataset, base, partial, seed=seed, continue_from=continue_from, progress=progress)
+        _check_finite(partial)
         (partial / PROVENANCE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         os.rename(partial, out)
         return record
@@ -87,8 +109,19 @@ class Trainer(ABC):
         if not (out / PROVENANCE).is_file():
             raise AdapterError(f"{out} is there and is no adapter of this project; choose another directory")
         found: dict[str, Any] = json.loads((out / PROVENANCE).read_text(encoding="utf-8"))
-        defaults = asdict(type(self.settings)())
+        defaults = json.loads(json.dumps(asdict(type(self.settings)())))
         found["settings"] = defaults | found.get("settings", {})  # a field it lacks is younger than it
         if any(found.get(key) != record[key] for key in record if key != "stl" or "stl" in found):
             raise AdapterError(f"{out} holds an adapter of another training; choose another run directory")
         return found
+
+
+def _check_finite(adapter: Path) -> None:
+    """Raises StlError for an adapter of which a number is NaN or infinite."""
+    import torch
+    from safetensors.torch import load_file
+
+    for name, tensor in load_file(adapter / "adapter_model.safetensors").items():
+        if not torch.isfinite(tensor).all():
+            raise StlError(f"the training diverged: {name} of the adapter holds numbers that are not finite, and it is "
+                           "not kept; lower the learning rate")

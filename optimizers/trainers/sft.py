@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from optimizers.data.rows import Dataset
 from optimizers.trainers.base import Progress, Trainer
-from stl_programs.errors import AdapterError, ModelError, StlError
+from optimizers.trainers.targets import lora_targets
+from stl_programs.errors import AdapterError, StlError
 from stl_programs.models.artifacts import PROVENANCE, weights_hash
 
-TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 SMALL = 20_000_000
 """Parameters below which one thread trains faster than several (a 0.3 M model: 12 times, on two cores)."""
 IGNORED = -100
@@ -29,6 +29,7 @@ class LoraSettings:
     `warmup_steps` and `batch_size` count optimizer steps and rows, `max_length` tokens of a row with its chat template.
     `length_bucketing` makes batches of rows of similar length: less padding, another order of rows.
     `gradient_checkpointing` computes activations twice to hold fewer; None: where there is a GPU.
+    `target_modules` names the layers that are tuned; None: every linear layer but the output head, as the paper's.
     """
 
     rank: int = 16
@@ -43,8 +44,14 @@ class LoraSettings:
     schedule: str = "linear"
     length_bucketing: bool = False
     gradient_checkpointing: bool | None = None
+    target_modules: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
+        if self.target_modules is not None:
+            if isinstance(self.target_modules, str) or not self.target_modules:
+                raise ValueError(f"target_modules={self.target_modules!r}: write a list of layer names, like "
+                                 "['q_proj', 'v_proj'], or leave it out")
+            object.__setattr__(self, "target_modules", tuple(sorted(self.target_modules)))
         if self.loss not in ("output", "input+output"):
             raise ValueError(f"loss={self.loss!r}: choose 'output' or 'input+output'")
         for name in ("rank", "alpha", "learning_rate", "batch_size", "epochs", "max_length"):
@@ -58,18 +65,26 @@ class SupervisedTrainer(Trainer):
     kind = "sft"
     settings: LoraSettings
 
+    def check_model(self, base: Path) -> None:
+        """Raises ModelError where the weights lack a part of the model, or it has no layer to tune."""
+        from stl_programs.models.local.weights import check_weights
+
+        lora_targets(check_weights(base), base, self.settings.target_modules)
+
     def fit(self, dataset: Dataset, base: Path, folder: Path, *, seed: int, continue_from: Path | None,
             progress: Progress | None) -> dict[str, Any]:
         if continue_from:
             _check_start(continue_from, weights_hash(base), self.settings)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # transformers renames what trl still uses
+            warnings.filterwarnings("ignore", "fan_in_fan_out")  # peft sees for itself how a layer stores its weights
             trainer = lora_trainer(dataset, base, folder, self.settings, seed=seed, continue_from=continue_from,
                                    progress=progress)
             result = trainer.train()
         _save(trainer.model, base, folder)
         history = trainer.state.log_history
         return {
+            "target_modules": _targets(folder),
             "losses": [round(row["loss"], 4) for row in history if "loss" in row],
             "validation_losses": [round(row["eval_loss"], 4) for row in history if "eval_loss" in row],
             "steps": result.global_step, "train_seconds": round(result.metrics["train_runtime"], 2)}
@@ -92,6 +107,9 @@ def _check_start(adapter: Path, base_sha256: str, settings: LoraSettings) -> Non
     if (config["r"], config["lora_alpha"]) != (settings.rank, settings.alpha):
         raise AdapterError(f"continue_from={adapter} has rank {config['r']} and alpha {config['lora_alpha']}; the "
                            f"settings say {settings.rank} and {settings.alpha}: make them equal")
+    if settings.target_modules and (tuned := sorted(config["target_modules"])) != list(settings.target_modules):
+        raise AdapterError(f"continue_from={adapter} tunes {', '.join(tuned)}; the settings say target_modules="
+                           f"{list(settings.target_modules)}: make them equal")
 
 
 def lora_trainer(dataset: Dataset, base: Path, folder: Path, settings: LoraSettings, *, seed: int = 0,
@@ -103,28 +121,44 @@ def lora_trainer(dataset: Dataset, base: Path, folder: Path, settings: LoraSetti
     import transformers
     import trl
 
+    from stl_programs.models.local.chat import open_tokenizer
+    from stl_programs.models.local.weights import check_weights, open_weights
+
     class Report(transformers.TrainerCallback):
+        def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
+            largest = [parameter.grad.abs().max() for parameter in model.parameters() if parameter.grad is not None]
+            if largest and not torch.isfinite(torch.stack(largest)).all():
+                _diverged(state, "a gradient is not finite", trainer)
+
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if progress:
                 progress(state.global_step, state.max_steps)
+
+    class Watched(trl.SFTTrainer):  # type: ignore[misc]
+        def training_step(self, *args: Any, **options: Any) -> Any:
+            loss = super().training_step(*args, **options)
+            if not torch.isfinite(loss):
+                _diverged(self.state, f"the loss is {loss.item()}", self)
+            return loss
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     transformers.set_seed(seed)
     datasets.disable_progress_bars()
     gpu = torch.cuda.is_available()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(base)
+    tokenizer = open_tokenizer(base)
     rows, validation = (tokenized(part, tokenizer, base, settings) for part in (dataset.rows, dataset.validation_rows))
-    model = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16 if gpu else torch.float32)
+    model = open_weights(base, torch.bfloat16 if gpu else torch.float32)
     if model.num_parameters() < SMALL:
         torch.set_num_threads(1)
     if continue_from:
         model = peft.PeftModel.from_pretrained(model, continue_from, is_trainable=True)
     else:
         model = peft.get_peft_model(model, peft.LoraConfig(
-            r=settings.rank, lora_alpha=settings.alpha, target_modules=list(TARGETS), task_type="CAUSAL_LM"))
+            r=settings.rank, lora_alpha=settings.alpha, task_type="CAUSAL_LM",
+            target_modules=lora_targets(check_weights(base), base, settings.target_modules)))
     checkpointing = gpu if settings.gradient_checkpointing is None else settings.gradient_checkpointing
-    trainer = trl.SFTTrainer(
+    trainer = Watched(
         model=model, processing_class=tokenizer, callbacks=[Report()],
         train_dataset=datasets.Dataset.from_list(rows),
         eval_dataset=datasets.Dataset.from_list(validation) if validation else None,
@@ -136,31 +170,44 @@ def lora_trainer(dataset: Dataset, base: Path, folder: Path, settings: LoraSetti
             train_sampling_strategy="group_by_length" if settings.length_bucketing else "random",
             use_cpu=not gpu, bf16=gpu, gradient_checkpointing=checkpointing, dataloader_pin_memory=gpu,
             logging_strategy="epoch", eval_strategy="epoch" if validation else "no", save_strategy="no",
-            report_to="none", disable_tqdm=True))
+            logging_nan_inf_filter=False, report_to="none", disable_tqdm=True))
     trainer.remove_callback(transformers.PrinterCallback)
     return trainer
+
+
+def _diverged(state: Any, what: str, trainer: Any) -> None:
+    """Raises StlError; `state` counts the steps that were finished."""
+    rate = trainer.optimizer.param_groups[0]["lr"]
+    raise StlError(f"the training diverged in step {state.global_step + 1} of {state.max_steps}: {what}, at learning "
+                   f"rate {rate:g} (of {trainer.args.learning_rate:g}); lower the learning rate, or warm up longer. "
+                   "Nothing of it is kept")
 
 
 def tokenized(rows: list[dict[str, Any]], tokenizer: Any, base: Path, settings: LoraSettings) -> list[dict[str, Any]]:
     """Rows as the model sees them: token ids, and labels that ignore what no loss is taken on.
 
+    A row is the prompt as it is served, what the model is to write behind it, and the token that ends a reply.
+
     Raises ModelError for a tokenizer without chat template, StlError for rows longer than `settings.max_length` (a cut
-    row would teach a reply without its score) and for a template that does not serve what it trains.
+    row would teach a reply without its score).
     """
-    if tokenizer.chat_template is None:
-        raise ModelError(f"{base} has no chat template; add one to its tokenizer")
-    found = []
+    from stl_programs.models.local.chat import end_tokens, generation_settings, prompt_tokens, reply_tokens
+
+    ends, found = end_tokens(base, tokenizer, generation_settings(base)), []
     for row in rows:
-        prompt, whole = (tokenizer.apply_chat_template(messages, add_generation_prompt=ask, return_dict=False)
-                         for messages, ask in ((row["prompt"], True), (row["prompt"] + row["completion"], False)))
-        if whole[:len(prompt)] != prompt:
-            raise StlError(f"the chat template of {base} renders a prompt otherwise once a reply follows it, so that "
-                           "training would not show what serving shows; give the tokenizer one that does not")
-        labels = [IGNORED] * len(prompt) + whole[len(prompt):] if settings.loss == "output" else list(whole)
-        found.append({"input_ids": whole, "labels": labels})
+        prompt = prompt_tokens(tokenizer, row["prompt"], str(base))
+        reply = reply_tokens(tokenizer, row["prompt"], row["completion"][0]["content"], ends, str(base))
+        labels = [IGNORED] * len(prompt) + reply if settings.loss == "output" else prompt + reply
+        found.append({"input_ids": prompt + reply, "labels": labels})
     if over := [len(row["input_ids"]) for row in found if len(row["input_ids"]) > settings.max_length]:
         raise StlError(f"{len(over)} of {len(found)} rows are longer than max_length={settings.max_length} tokens (the "
                        f"longest: {max(over)}); raise max_length, or drop them with a filter")
+    return found
+
+
+def _targets(folder: Path) -> list[str]:
+    """The layers that the adapter in `folder` changes, as its configuration names them."""
+    found: list[str] = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["target_modules"]
     return found
 
 

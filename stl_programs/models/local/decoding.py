@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers.generation.logits_process import LogitsProcessorList
 
 from stl_programs.models.local.prefill import Rows, prefill
 
@@ -23,6 +24,7 @@ class Ask:
     """A prompt, and the draws that are wanted of it.
 
     `limit`: most tokens of a draw. `ended`: asked after every token whether a draw of these tokens is complete.
+    `rules`: what changes the logits before a token is taken.
     """
 
     prompt: list[int]
@@ -31,6 +33,7 @@ class Ask:
     limit: int
     logprobs: bool = False
     ended: Callable[[list[int]], bool] | None = None
+    rules: LogitsProcessorList | None = None
     draws: list[Draw] = field(default_factory=list)
     open: int = 0
     """Draws that have not ended."""
@@ -90,7 +93,7 @@ class Batch:
         share = (time.perf_counter() - started) / len(asks)
         for ask in asks:
             ask.seconds += share
-        ended = self._extend(fresh, torch.cat(logits))
+        ended = self.extend(fresh, torch.cat(logits))
         self.draws += fresh
         return ended
 
@@ -105,11 +108,11 @@ class Batch:
         tokens = torch.tensor([draw.tokens[-1:] for draw in self.draws])
         logits = self.rows.read(self.model, tokens, torch.tensor([[not draw.done] for draw in self.draws]))
         self._work += (time.perf_counter() - started) / len(alive)
-        return self._extend(self.draws, logits)
+        return self.extend(self.draws, logits)
 
-    def _extend(self, draws: Sequence[Draw], logits: torch.Tensor) -> list[Ask]:
+    def extend(self, draws: Sequence[Draw], logits: torch.Tensor) -> list[Ask]:
         """Append a token to every draw that has not ended; the asks that this completes."""
-        chosen = sample(logits, np.array([draw.seed for draw in draws], dtype=np.uint64),
+        chosen = sample(_ruled(draws, logits), np.array([draw.seed for draw in draws], dtype=np.uint64),
                         np.array([len(draw.tokens) + 1 for draw in draws], dtype=np.uint64),
                         torch.tensor([draw.ask.temperature for draw in draws], dtype=torch.float64))
         if any(draw.ask.logprobs for draw in draws):
@@ -131,6 +134,19 @@ class Batch:
                 if not ask.open:
                     complete.append(ask)
         return complete
+
+
+def _ruled(draws: Sequence[Draw], logits: torch.Tensor) -> torch.Tensor:
+    """The logits as the rules of each draw leave them."""
+    ruled = [i for i, draw in enumerate(draws) if draw.ask.rules and not draw.done]
+    if not ruled:
+        return logits
+    logits = logits.clone()
+    for i in ruled:
+        ask = draws[i].ask
+        assert ask.rules is not None
+        logits[i] = ask.rules(torch.tensor([ask.prompt + draws[i].tokens]), logits[i:i + 1].clone())[0]
+    return logits
 
 
 def sample(logits: torch.Tensor, seeds: np.ndarray, steps: np.ndarray, temperatures: torch.Tensor) -> torch.Tensor:

@@ -5,20 +5,25 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import os
 import threading
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakSet
 
 import torch
 
 from stl_programs.errors import AdapterError, ModelError, StlError
 from stl_programs.models.base import FREE, Prices, Reply, Request
 from stl_programs.models.formats import FORMATS, brought_format
+from stl_programs.models.local.alone import answer_alone
 from stl_programs.models.local.decoding import Ask, Batch
 from stl_programs.models.local.merging import Adapter, load_adapter
-from stl_programs.models.local.model_directory import ModelDirectory, one_line
+from stl_programs.models.local.model_directory import ModelDirectory
+from stl_programs.models.local.reading import Reading
+from stl_programs.models.local.weights import one_line
 
 MAX_ROWS = 256
 """Most draws in step."""
@@ -30,6 +35,10 @@ QUIET = 3
 """An idle model begins when the askers' event loop went round so often without another request."""
 GATHER_SECONDS = 0.02
 """An idle model begins at the latest when its first request is so old and the event loop comes round."""
+
+
+_models: WeakSet[InProcessModel] = WeakSet()
+"""All of this process, to be told of a fork."""
 
 
 @dataclass(eq=False)
@@ -61,7 +70,8 @@ class InProcessModel:
         self._arrived: list[_Asked] = []
         self._wake = threading.Condition()
         self._worker: threading.Thread | None = None
-        self._gathered = self._closed = False
+        self._gathered = self._closed = self._working = self._torn = False
+        _models.add(self)
 
     def prices(self) -> Prices:
         return FREE
@@ -97,6 +107,10 @@ class InProcessModel:
         with self._wake:
             if self._closed:
                 raise ModelError(f"{self.name} is closed")
+            if self._torn:
+                raise ModelError(
+                    f"{self.name} was at work when this process was forked from another, and cannot be asked here; "
+                    "start processes by multiprocessing's 'spawn', or fork while no request is open")
             self._arrived.append(asked)
             if self._worker is None:
                 self._worker = threading.Thread(target=self._serve, name=self.name, daemon=True)
@@ -124,6 +138,13 @@ class InProcessModel:
         if self._worker is not None:
             self._worker.join()
 
+    def forked(self) -> None:
+        """In a child process, where the worker does not run: the next request starts another."""
+        self._torn = self._working or self._files.forked()
+        self._wake, self._worker = threading.Condition(), None
+        self._arrived, self._gathered, self._working = [], False, False
+        atexit.unregister(self.close)
+
     # The worker thread.
 
     def _serve(self) -> None:
@@ -141,7 +162,9 @@ class InProcessModel:
         """Requests that have come, their prompts as tokens. An idle model waits for the first, and for its company."""
         with self._wake:
             while idle and not (self._arrived and self._gathered) and not self._closed:
+                self._working = False
                 self._wake.wait()
+            self._working = True
             arrived, self._arrived, self._gathered = self._arrived, [], False
         readable = []
         for asked in arrived:
@@ -158,9 +181,16 @@ class InProcessModel:
         turn, flying = [asked for asked in waiting if asked.adapter is adapter], dict[Ask, _Asked]()
         waiting[:] = [asked for asked in waiting if asked.adapter is not adapter]
         try:
-            batch = Batch(self._files.model(adapter), self._files.ends)
+            model, ends = self._files.model(adapter), self._files.ends
+            batch = Batch(model, ends)
             while (turn or batch) and not self._closed:
-                if turn and (group := self._group(turn, batch)):
+                if turn and self._reads(turn[0]) == "alone":
+                    asked = turn.pop(0)
+                    if not asked.future.cancelled():
+                        flying[asked.ask] = asked
+                        self._answer(flying, answer_alone(
+                            model, ends, asked.ask, self._files.draws_together, lambda: self._closed))
+                elif turn and (group := self._group(turn, batch)):
                     flying |= {asked.ask: asked for asked in group}
                     self._answer(flying, batch.admit([asked.ask for asked in group]))
                 if batch:
@@ -181,14 +211,18 @@ class InProcessModel:
         live, count, rows = len(batch), 0, 0
         longest = max(len(asked.ask.prompt) + asked.ask.limit for asked in turn)
         most = min(MAX_ROWS, MAX_BYTES // (longest * self._files.token_bytes))
-        most = most if self._files.pads else 0
-        while count < len(turn) and (live + rows + len(turn[count].ask.seeds) <= most or live + rows == 0):
+        most = most if self._reads(turn[0]) == "together" else 0
+        while count < len(turn) and self._reads(turn[count]) != "alone" and (
+                live + rows + len(turn[count].ask.seeds) <= most or live + rows == 0):
             rows += len(turn[count].ask.seeds)
             count += 1
         if live and rows < REFILL * live:
             return []
         group, turn[:count] = turn[:count], []
         return [asked for asked in group if not asked.future.cancelled()]
+
+    def _reads(self, asked: _Asked) -> Reading:
+        return self._files.reads(len(asked.ask.prompt) + asked.ask.limit)
 
     def _answer(self, flying: dict[Ask, _Asked], ended: Sequence[Ask]) -> None:
         outcomes = list[tuple[_Asked, Reply | Exception]]()
@@ -208,6 +242,8 @@ class InProcessModel:
         ask = asked.ask
         ask.prompt = self._files.encode(asked.request.messages)
         ask.limit = min(ask.limit, self._files.context - len(ask.prompt))
+        if self._files.rules.settings:
+            ask.rules = self._files.rules.processors(len(ask.prompt), ask.limit, ask.temperature)
         if stop := tuple(filter(None, asked.request.options.stop)):
             tail = max(len(word.encode()) for word in stop) + 8  # tokens that may touch it: each holds a byte or more
             ask.ended = lambda tokens: any(word in self._files.decode(tokens[-tail:]) for word in stop)
@@ -239,3 +275,13 @@ def _settle(outcomes: Sequence[tuple[_Asked, Reply | Exception]]) -> None:
             asked.future.set_exception(outcome)
         else:
             asked.future.set_result(outcome)
+
+
+def _forked() -> None:
+    torch.set_num_threads(1)  # the threads of the process before do not run here, and waiting for them has no end
+    for model in list(_models):
+        model.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

@@ -9,21 +9,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
-from jinja2 import TemplateError
-from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import GenerationConfig
 
 from stl_programs.errors import ModelError, OutOfRange
 from stl_programs.models.base import Messages
+from stl_programs.models.local.alone import draws_together
+from stl_programs.models.local.chat import end_tokens, generation_settings, open_tokenizer, prompt_tokens
 from stl_programs.models.local.merging import Adapter, merged
+from stl_programs.models.local.reading import Reading, follows_length, reading, stretch
+from stl_programs.models.local.rules import Rules
+from stl_programs.models.local.weights import one_line, open_weights
 
 MERGED = 8
 """Adapters kept merged into copies of the base; another one takes the place of the least recently used."""
-
-transformers.logging.set_verbosity_error()
-transformers.logging.disable_progress_bar()
 
 
 class ModelDirectory:
@@ -37,7 +35,7 @@ class ModelDirectory:
     def model(self, adapter: Adapter | None = None) -> Any:
         """The base in float32, or the base with an adapter merged in."""
         with self._opening:
-            _ = self.tokenizer, self.ends
+            _ = self.tokenizer, self.ends, self.rules, self._reading, self.draws_together
             if adapter is None:
                 return self._base
             if adapter not in self._merged:
@@ -52,18 +50,21 @@ class ModelDirectory:
         with self._opening:
             self._merged.pop(adapter, None)
 
+    def forked(self) -> bool:
+        """In a child process: whether the directory was just being opened when it was forked."""
+        torn = not self._opening.acquire(blocking=False)
+        self._opening = threading.RLock()
+        return torn
+
     def encode(self, messages: Messages) -> list[int]:
         """The tokens of a chat, up to where the reply begins. Raises OutOfRange where the vocabulary lacks one."""
-        try:
-            text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        except TemplateError as error:
-            raise ModelError(f"the chat template of {self.name} refuses the messages: {one_line(error)}") from error
-        tokens: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        if self.tokenizer.unk_token_id is not None and self.tokenizer.unk_token_id in tokens:
-            raise OutOfRange(f"{self.name} has no token for a part of {messages[-1]['content']!r}")
+        tokens = prompt_tokens(self.tokenizer, messages, self.name)
         if not 0 < len(tokens) < self.context:
             raise ModelError(f"a prompt of {len(tokens)} tokens; the context of {self.name} holds {self.context} with "
                              "the reply: shorten what the prompt shows, or take a model of a longer context")
+        if max(tokens) >= self._vocabulary:
+            raise OutOfRange(f"{self.name} has no embedding for {self.decode([max(tokens)], special=True)!r}: its "
+                             f"tokenizer knows more than the {self._vocabulary} tokens of the model")
         return tokens
 
     def decode(self, tokens: Sequence[int], special: bool = False) -> str:
@@ -74,17 +75,18 @@ class ModelDirectory:
     @cached_property
     def context(self) -> int:
         """Most tokens of a prompt and its reply."""
-        return int(getattr(self._config, "max_position_embeddings", None) or 2**31)
+        named = (getattr(self._config, name, None) for name in ("max_position_embeddings", "max_seq_len"))
+        return int(next((length for length in named if length and length > 0), 2**31) * stretch(self._config))
 
     @cached_property
     def ends(self) -> set[int]:
         """The tokens that end a reply."""
-        named = self._base.generation_config.eos_token_id
-        ends = {self.tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])} - {None}
-        if not ends:
-            raise ModelError(f"{self.directory} names no end token, so that no reply would end; add eos_token to its "
-                             "tokenizer")
-        return ends
+        return end_tokens(self.directory, self.tokenizer, self._settings)
+
+    @cached_property
+    def rules(self) -> Rules:
+        """What the directory's generation settings do to a draw."""
+        return Rules.of(self.directory, self._settings, self.ends)
 
     @cached_property
     def token_bytes(self) -> int:
@@ -94,41 +96,49 @@ class ModelDirectory:
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         return int(8 * config.num_hidden_layers * heads * size)
 
+    def reads(self, length: int) -> Reading:
+        """How a prompt is read that is `length` tokens long with its reply."""
+        return "alone" if length >= self._even else self._reading
+
     @cached_property
-    def pads(self) -> bool:
-        """Whether prompts of several requests may be read together: a window over the last tokens counts padding."""
-        return min(getattr(self._config, name, None) or self.context
-                   for name in ("sliding_window", "attention_chunk_size")) >= self.context
+    def draws_together(self) -> bool:
+        """Whether draws of a prompt that is read alone are drawn side by side."""
+        if self._reading != "alone":
+            return True
+        try:
+            return draws_together(self._base)
+        except Exception as error:  # whatever a model trips over
+            raise ModelError(f"{self.directory} is a {self._config.model_type} model, on which transformers' generate "
+                             f"fails in this process: {one_line(error)}; serve it as hosted_vllm/NAME") from error
+
+    @cached_property
+    def _reading(self) -> Reading:
+        return reading(self._base, self.context)
+
+    @cached_property
+    def _even(self) -> int:
+        """The length from which on a text's beginning is read otherwise."""
+        return follows_length(self._config, self.context + 1)
+
+    @cached_property
+    def _vocabulary(self) -> int:
+        return int(self._base.get_input_embeddings().weight.shape[0])
+
+    @cached_property
+    def _settings(self) -> Any:
+        return generation_settings(self.directory)
 
     @cached_property
     def tokenizer(self) -> Any:
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(self.directory)
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{self.directory} has no tokenizer that can be read: {one_line(error)}") from error
-        if tokenizer.chat_template is None:
-            raise ModelError(f"{self.directory} has no chat template; add one to its tokenizer")
-        return tokenizer
+        return open_tokenizer(self.directory)
 
     @cached_property
     def _base(self) -> Any:
-        if not any(self.directory.glob("*.safetensors")):
-            raise ModelError(f"{self.directory} holds no safetensors file; save the model with safe_serialization")
-        try:
-            model = AutoModelForCausalLM.from_pretrained(self.directory, dtype=torch.float32, use_safetensors=True)
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
-            raise ModelError(f"{self.directory} holds no model that can be read: {one_line(error)}") from error
-        kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or [])
-        if model._is_stateful or kinds - {"full_attention", "sliding_attention", "chunked_attention"}:
-            raise ModelError(f"{self.directory} is a {model.config.model_type} model, which keeps more than keys and "
-                             "values; serve it as hosted_vllm/NAME")
-        return model.eval().requires_grad_(False)
+        model = open_weights(self.directory).eval().requires_grad_(False)
+        model.generation_config = GenerationConfig()  # what it said is in the rules
+        return model
 
     @property
     def _config(self) -> Any:
         return self._base.config.get_text_config()
 
-
-def one_line(error: Exception) -> str:
-    """What an error of a library says, short enough for a message."""
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import os
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future
@@ -15,6 +16,8 @@ from stl_programs.models.served.sessions import close_sessions
 T = TypeVar("T")
 _loop: asyncio.AbstractEventLoop | None = None
 _starting = threading.Lock()
+_left: list[asyncio.AbstractEventLoop] = []
+"""Loops of the process that this one was forked from: their connections are shared with it, so none is closed here."""
 
 
 def wait_for(work: Coroutine[Any, Any, T]) -> T:
@@ -46,3 +49,17 @@ def _close(loop: asyncio.AbstractEventLoop) -> None:
     with suppress(TimeoutError):
         asyncio.run_coroutine_threadsafe(close_sessions(), loop).result(timeout=5)
     loop.call_soon_threadsafe(loop.stop)
+
+
+def _forked() -> None:
+    """In a child, the thread of the loop does not run: the next call starts another."""
+    global _loop, _starting
+    _starting = threading.Lock()
+    if _loop is not None:
+        _left.append(_loop)
+        _loop = None
+        atexit.unregister(_close)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

@@ -87,12 +87,15 @@ def test_rows_are_never_cut():
         tokenized([LONG, SHORT, LONG], tokenizer(), BASE, settings)
 
 
-def test_a_template_must_train_what_it_serves():
+@pytest.mark.parametrize("reply_of_the_template", ["{{ m['content'] }} ", "<unk> {{ m['content'] }} <|end|> <pad>"])
+def test_what_is_trained_is_the_served_prompt_the_reply_and_the_end(reply_of_the_template):
     text = tokenizer()
-    with pytest.raises(StlError, match="renders a prompt otherwise"):
-        text.chat_template = ("{% for m in messages %}{{ m['content'] }} {% endfor %}"
-                              "{% if add_generation_prompt %}sure{% endif %}")
-        tokenized([row("4 6", "10")], text, BASE, QUICK)
+    text.chat_template = ("{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'] }} {% else %}"
+                          + reply_of_the_template
+                          + "{% endif %}{% endfor %}{% if add_generation_prompt %}sure{% endif %}")
+    [found] = tokenized([row("4 6", "10")], text, BASE, QUICK)
+    assert text.decode(found["input_ids"]) == "4 6 sure 10 <|end|>"
+    assert [label != IGNORED for label in found["labels"]] == [False, False, False, True, True]
 
 
 def test_a_base_without_chat_template_is_refused(tmp_path):

@@ -324,14 +324,11 @@ def test_directories_that_hold_no_such_model_are_named(folder, tmp_path):
     (mute / "chat_template.jinja").unlink()
     blind = shutil.copytree(folder, tmp_path / "blind")
     (blind / "tokenizer.json").unlink()
-    recurrent = build(tmp_path / "recurrent")
-    transformers.MambaForCausalLM(transformers.MambaConfig(vocab_size=241, hidden_size=16, num_hidden_layers=1,
-                                                           eos_token_id=4)).save_pretrained(recurrent)
     (shutil.copytree(folder, tmp_path / "odd") / "stl_programs.json").write_text('{"prompt_format": "odd"}')
     with pytest.raises(ModelError, match="names the format 'odd'; write one of"):
         InProcessModel("local/odd", tmp_path / "odd")
     for path, why in ((bare, "no safetensors file"), (broken, "no model that can be read"), (mute, "no chat template"),
-                      (blind, "no tokenizer"), (recurrent, "is a mamba model")):
+                      (blind, "no tokenizer")):
         for use in (lambda m: m.check(), lambda m: complete(m, "value 4")):
             with pytest.raises(ModelError, match=why) as error:
                 use(InProcessModel(f"local/{path.name}", path))
