@@ -10,7 +10,8 @@ import dspy
 
 from stl_programs.engine.budget import Cost, Ledger, cost_of
 from stl_programs.engine.context import Context, Work
-from stl_programs.engine.journal import Caller, Recorded, lost
+from stl_programs.engine.recording import Recorded, lost
+from stl_programs.engine.rows import LARGEST, Caller
 from stl_programs.errors import BudgetSpent, JournalError, ModelError, OutOfRange, StlError, TransientError
 from stl_programs.models.base import PLAIN, Model, Reply, Request, compact, joined
 from stl_programs.records import Usage
@@ -156,13 +157,14 @@ class _Call:
                     if isinstance(error, OutOfRange) and not remote:
                         used = Usage()  # it was read, and no more
                     if remote and run.journal:
-                        run.journal.failed(self.key, str(error), maybe_paid)
+                        run.journal.failed(self.key, str(error), maybe_paid, self.caller, bound)
                     raise
                 seconds = time.perf_counter() - started if reply.seconds is None else reply.seconds
+            _check_counts(self.model, reply, seconds)
             paid = Recorded(reply, seconds, self._dollars(reply), self.caller)
             used = paid.usage
             if run.journal:
-                run.journal.reply(self.key, paid)
+                run.journal.reply(self.key, paid, here=not remote)
                 run.own.replies[self.key] = paid
                 run.asked.add(self.key)
             return reply
@@ -183,3 +185,16 @@ class _Call:
         prices = self.model.prices()
         return None if prices is None else prices.cost(reply.prompt_tokens, reply.cached_tokens,
                                                        reply.completion_tokens)
+
+
+def _check_counts(model: Model, reply: Reply, seconds: float) -> None:
+    """Raises ModelError where a model says of its reply what cannot be counted, or what does not belong together."""
+    counts = (reply.prompt_tokens, reply.cached_tokens, reply.completion_tokens)
+    for count in counts:
+        if count.__class__ is not int or not 0 <= count <= LARGEST:
+            raise ModelError(f"{model.name} says that a reply took {count!r} tokens; that is a whole number from 0 on")
+    if not 0 <= seconds <= LARGEST:
+        raise ModelError(f"{model.name} says that a reply took {seconds!r} seconds; that is a number from 0 on")
+    for name in ("logprobs", "finish_reasons", "thoughts"):
+        if (found := getattr(reply, name)) is not None and len(found) != len(reply.texts):
+            raise ModelError(f"{model.name} gives {len(found)} {name} for {len(reply.texts)} texts; one for each")

@@ -16,7 +16,8 @@ from typing import Any, Generic, TypeVar
 from stl_programs.engine.bank import Bank
 from stl_programs.engine.budget import Budget, Cost, Ledger, cost_of
 from stl_programs.engine.gate import Gate
-from stl_programs.engine.journal import Journal, Recording
+from stl_programs.engine.journal import Journal
+from stl_programs.engine.recording import Recording
 from stl_programs.engine.status import Tally
 from stl_programs.errors import BudgetSpent
 from stl_programs.records import Usage
@@ -53,6 +54,7 @@ class Run:
         for bills in self.before.values():
             for usage in bills.values():
                 self.ledger.book(cost_of(usage))
+        self.ledger.book(self.own.untold)
         for result in self.own.results.values():
             self.ledger.book(Cost(states=result.states_expanded))
         self.asked: set[str] = set()
@@ -81,6 +83,7 @@ class Run:
             for bills in self.before.values():
                 if (usage := bills.get((role, model))) is not None:
                     ledger.book(cost_of(usage))
+            ledger.book(self.own.untold)
         return self.modules[id(module)]
 
 
@@ -142,14 +145,18 @@ class Context:
     """Nothing is under way any more, and the bill is final."""
 
     def __post_init__(self) -> None:
-        for (role, model), usage in self.run.before.get((self.seed, self.task), {}).items():
+        before = self.run.before.get((self.seed, self.task), {})
+        for (role, model), usage in before.items():
             self.bill(role, usage, model=model)
             self.ledger.book(cost_of(usage))
+        if before:
+            self.ledger.book(self.run.own.untold)
 
     def draw_seed(self, *parts: object) -> int:
         """A 63-bit seed that depends on the seed, the scope and `parts` alone."""
         text = "\x1f".join(map(str, (self.seed, self.scope, *parts)))
-        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+        digest = hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest()
+        return int.from_bytes(digest, "big") >> 1
 
     def random(self, *parts: object) -> random.Random:
         return random.Random(self.draw_seed(*parts))

@@ -20,11 +20,13 @@ from stl_programs.engine import notices
 from stl_programs.engine.budget import Budget
 from stl_programs.engine.context import Run
 from stl_programs.engine.job import Job
-from stl_programs.engine.journal import Journal, Recording, read_journal
+from stl_programs.engine.journal import Journal
 from stl_programs.engine.local import told
 from stl_programs.engine.protocols import Executor, Search, executor_of
+from stl_programs.engine.reading import read_journal
+from stl_programs.engine.recording import Recording
 from stl_programs.engine.status import Status
-from stl_programs.errors import ModelError, StlError
+from stl_programs.errors import JournalError, ModelError, StlError
 from stl_programs.records import Task, TaskResult
 
 T = TypeVar("T")
@@ -92,7 +94,7 @@ async def run_tasks(
         _check_counted(program, budget)
     others = Recording()
     for path in recorded:
-        read_journal(path, others)
+        read_journal(Path(path), others)
     asked = [program.environment.as_task(task) for task in tasks]
     log = Journal(Path(journal), identity(program) | (fingerprint or {})) if journal else None
     run = Run(budget=budget, in_flight=in_flight, in_flight_total=in_flight_total,
@@ -107,6 +109,8 @@ async def run_tasks(
             _check_spent(run)
         async with _transport(), job.reports.ticking():
             await runner.run(job)
+    except JournalError as error:
+        raise (log.told(error) if log else error) from None
     finally:
         job.aside.close()
         await _closed(program)
