@@ -17,6 +17,6 @@ from stl_programs.engine.steps import begin, checked, commit, take
 from stl_programs.records import TaskResult
 
 __all__ = ["NO_CHOICE", "UNJUDGED", "Budget", "Context", "Cost", "DamagedLines", "Executor", "Gate", "Job", "Journal",
-           "Ledger", "LocalExecutor", "NothingUnderstood", "Recording", "Run", "Search", "Status", "TaskResult", "Trial",
-           "begin", "checked", "commit", "complete", "context", "enter", "read_journal", "rolling", "run_sync", "run_tasks",
-           "show_progress", "take", "together"]
+           "Ledger", "LocalExecutor", "NothingUnderstood", "Recording", "Run", "Search", "Status", "TaskResult",
+           "Trial", "begin", "checked", "commit", "complete", "context", "enter", "read_journal", "rolling", "run_sync",
+           "run_tasks", "show_progress", "take", "together"]

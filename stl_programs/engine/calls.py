@@ -49,13 +49,14 @@ async def complete(current: Context, model: Model, request: Request) -> Reply:
         rest = request.replace(seeds=request.seeds[draws:])
 
 
-def key_of(model: str, request: Request) -> str:
-    """What journals know a request by: all that changes its reply. An adapter's name stands for the model's."""
+def key_of(model: str, request: Request, mark: str = "") -> str:
+    """What journals know a request by: all that changes its reply. An adapter's name stands for the model's; `mark`
+    tells models of one name apart."""
     options = request.options
     asked = [request.seeds, request.temperature, request.max_tokens]
     if options != PLAIN:
         asked.append({"stop": options.stop, "logprobs": options.logprobs, "schema": options.schema})
-    text = f"[{compact(request.adapter or model)},{request.prompt},{compact(asked)[1:]}"
+    text = f"[{compact(request.adapter or model)},{request.prompt},{compact(asked)[1:]}{mark}"
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
@@ -65,7 +66,7 @@ class _Call:
     def __init__(self, current: Context, model: Model, request: Request, ledgers: list[Ledger]):
         self.current, self.model, self.request, self.ledgers = current, model, request, ledgers
         self.caller = Caller(current.seed, current.task, request.role, model.name)
-        self.key = key_of(model.name, request)
+        self.key = key_of(model.name, request, current.run.mark(model))
 
     async def answer(self) -> Reply:
         """The reply: from a journal, from the same request in flight, or from the model."""

@@ -7,7 +7,7 @@ import hashlib
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -20,6 +20,9 @@ from stl_programs.engine.journal import Journal
 from stl_programs.engine.recording import Recording
 from stl_programs.engine.status import Tally
 from stl_programs.errors import BudgetSpent
+from stl_programs.models import Model
+from stl_programs.models.artifacts import model_extra
+from stl_programs.models.base import compact
 from stl_programs.records import Usage
 
 T = TypeVar("T")
@@ -59,6 +62,8 @@ class Run:
             self.ledger.book(Cost(states=result.states_expanded))
         self.asked: set[str] = set()
         """Keys of the replies of `own` that were used in this run: who asks again is answered for nothing."""
+        self._servers: dict[str, set[str | None]] = {}
+        self._marks: dict[int, tuple[Model, str]] = {}
         self.shown = 0
         """Calls that callbacks were told of."""
 
@@ -66,6 +71,23 @@ class Run:
         """Whether callbacks are told of one more call."""
         self.shown += 1
         return self.shown <= limit
+
+    def know(self, models: Iterable[Model]) -> None:
+        """Models that may be asked: where two of one name are not at one server, their replies are kept apart."""
+        for model in models:
+            base = getattr(model, "base", model)
+            self._servers.setdefault(base.name, set()).add(base.endpoint)
+
+    def mark(self, model: Model) -> str:
+        """What tells its requests from those of other models of its name; empty where nothing has to."""
+        base = getattr(model, "base", model)
+        known = self._marks.get(id(base))
+        if known is None:
+            self.know([base])
+            told = {"extra": model_extra(base), "server": base.endpoint if len(self._servers[base.name]) > 1 else None}
+            found = {name: said for name, said in told.items() if said}
+            known = self._marks[id(base)] = base, compact(found) if found else ""
+        return known[1]
 
     def release(self, seed: int, task: str) -> None:
         """Forget the replies that one trial paid for. They stay in the journal."""

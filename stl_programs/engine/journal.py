@@ -140,8 +140,8 @@ class Journal:
         """`error`, and where the journal could not be written, what was paid for that is not in it."""
         if str(error) != self._broken:
             return error
-        return JournalError(f"{error}; {self.unwritten} replies that were paid for are not in it, and {self.open} "
-                            "requests were under way")
+        return JournalError(f"{error}; replies that were paid for and are not in it: {self.unwritten}; requests that "
+                            f"were under way: {self.open}")
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
