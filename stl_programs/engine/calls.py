@@ -11,7 +11,8 @@ import dspy
 
 from stl_programs.engine.budget import Cost, Ledger, cost_of
 from stl_programs.engine.context import Context, Work, together
-from stl_programs.engine.journal import Caller, Recorded, lost
+from stl_programs.engine.recording import Recorded, lost
+from stl_programs.engine.rows import LARGEST, Caller
 from stl_programs.errors import (
     AskOtherwise,
     BudgetSpent,
@@ -59,13 +60,14 @@ async def complete(current: Context, model: Model, request: Request) -> Reply:
         rest = request.replace(seeds=request.seeds[draws:])
 
 
-def key_of(model: str, request: Request) -> str:
-    """What journals know a request by: all that changes its reply. An adapter's name stands for the model's."""
+def key_of(model: str, request: Request, mark: str = "") -> str:
+    """What journals know a request by: all that changes its reply. An adapter's name stands for the model's; `mark`
+    tells models of one name apart."""
     options = request.options
     asked = [request.seeds, request.temperature, request.max_tokens]
     if options != PLAIN:
         asked.append({"stop": options.stop, "logprobs": options.logprobs, "schema": options.schema})
-    text = f"[{compact(request.adapter or model)},{request.prompt},{compact(asked)[1:]}"
+    text = f"[{compact(request.adapter or model)},{request.prompt},{compact(asked)[1:]}{mark}"
     return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=12).hexdigest()
 
 
@@ -75,7 +77,7 @@ class _Call:
     def __init__(self, current: Context, model: Model, request: Request, ledgers: list[Ledger]):
         self.current, self.model, self.request, self.ledgers = current, model, request, ledgers
         self.caller = Caller(current.seed, current.task, request.role, model.name)
-        self.key = key_of(model.name, request)
+        self.key = key_of(model.name, request, current.run.mark(model))
 
     async def answer(self) -> Reply:
         """The reply: from a journal, from the same request in flight, or from the model."""
@@ -176,14 +178,15 @@ class _Call:
                     if isinstance(error, OutOfRange) and not remote:
                         used = Usage()  # it was read, and no more
                     if remote and run.journal:
-                        run.journal.failed(self.key, str(error), maybe_paid)
+                        run.journal.failed(self.key, str(error), maybe_paid, self.caller, bound)
                     raise
                 reply = self._believed(reply, bound)
                 seconds = time.perf_counter() - started if reply.seconds is None else reply.seconds
+            _check_counts(self.model, reply, seconds)
             paid = Recorded(reply, seconds, self._dollars(reply), self.caller)
             used = paid.usage
             if run.journal:
-                run.journal.reply(self.key, paid)
+                run.journal.reply(self.key, paid, here=not remote)
                 run.own.replies[self.key] = paid
                 run.asked.add(self.key)
             return reply
@@ -226,3 +229,12 @@ class _Call:
         prices = self.model.prices()
         return None if prices is None else prices.cost(reply.prompt_tokens, reply.cached_tokens,
                                                        reply.completion_tokens)
+
+
+def _check_counts(model: Model, reply: Reply, seconds: float) -> None:
+    """Raises ModelError where a model says of its reply what does not belong together."""
+    if not 0 <= seconds <= LARGEST:
+        raise ModelError(f"{model.name} says that a reply took {seconds!r} seconds; that is a number from 0 on")
+    for name in ("logprobs", "finish_reasons", "thoughts"):
+        if (found := getattr(reply, name)) is not None and len(found) != len(reply.texts):
+            raise ModelError(f"{model.name} gives {len(found)} {name} for {len(reply.texts)} texts; one for each")

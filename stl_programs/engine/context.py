@@ -7,7 +7,7 @@ import hashlib
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -16,9 +16,13 @@ from typing import Any, Generic, TypeVar
 from stl_programs.engine.bank import Bank
 from stl_programs.engine.budget import Budget, Cost, Ledger, cost_of
 from stl_programs.engine.gate import Gate
-from stl_programs.engine.journal import Journal, Recording
+from stl_programs.engine.journal import Journal
+from stl_programs.engine.recording import Recording
 from stl_programs.engine.status import Tally
 from stl_programs.errors import BudgetSpent
+from stl_programs.models import Model
+from stl_programs.models.artifacts import model_extra
+from stl_programs.models.base import compact
 from stl_programs.records import Usage
 
 T = TypeVar("T")
@@ -53,10 +57,13 @@ class Run:
         for bills in self.before.values():
             for usage in bills.values():
                 self.ledger.book(cost_of(usage))
+        self.ledger.book(self.own.untold)
         for result in self.own.results.values():
             self.ledger.book(Cost(states=result.states_expanded))
         self.asked: set[str] = set()
         """Keys of the replies of `own` that were used in this run: who asks again is answered for nothing."""
+        self._servers: dict[str, set[str | None]] = {}
+        self._marks: dict[int, tuple[Model, str]] = {}
         self.shown = 0
         """Calls that callbacks were told of."""
 
@@ -64,6 +71,23 @@ class Run:
         """Whether callbacks are told of one more call."""
         self.shown += 1
         return self.shown <= limit
+
+    def know(self, models: Iterable[Model]) -> None:
+        """Models that may be asked: where two of one name are not at one server, their replies are kept apart."""
+        for model in models:
+            base = getattr(model, "base", model)
+            self._servers.setdefault(base.name, set()).add(base.endpoint)
+
+    def mark(self, model: Model) -> str:
+        """What tells its requests from those of other models of its name; empty where nothing has to."""
+        base = getattr(model, "base", model)
+        known = self._marks.get(id(base))
+        if known is None:
+            self.know([base])
+            told = {"extra": model_extra(base), "server": base.endpoint if len(self._servers[base.name]) > 1 else None}
+            found = {name: said for name, said in told.items() if said}
+            known = self._marks[id(base)] = base, compact(found) if found else ""
+        return known[1]
 
     def release(self, seed: int, task: str) -> None:
         """Forget the replies that one trial paid for. They stay in the journal."""
@@ -81,6 +105,7 @@ class Run:
             for bills in self.before.values():
                 if (usage := bills.get((role, model))) is not None:
                     ledger.book(cost_of(usage))
+            ledger.book(self.own.untold)
         return self.modules[id(module)]
 
 
@@ -142,14 +167,18 @@ class Context:
     """Nothing is under way any more, and the bill is final."""
 
     def __post_init__(self) -> None:
-        for (role, model), usage in self.run.before.get((self.seed, self.task), {}).items():
+        before = self.run.before.get((self.seed, self.task), {})
+        for (role, model), usage in before.items():
             self.bill(role, usage, model=model)
             self.ledger.book(cost_of(usage))
+        if before:
+            self.ledger.book(self.run.own.untold)
 
     def draw_seed(self, *parts: object) -> int:
         """A 63-bit seed that depends on the seed, the scope and `parts` alone."""
         text = "\x1f".join(map(str, (self.seed, self.scope, *parts)))
-        return int.from_bytes(hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest(), "big") >> 1
+        digest = hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest()
+        return int.from_bytes(digest, "big") >> 1
 
     def random(self, *parts: object) -> random.Random:
         return random.Random(self.draw_seed(*parts))

@@ -20,12 +20,17 @@ from stl_programs.engine import notices
 from stl_programs.engine.budget import Budget
 from stl_programs.engine.context import Run
 from stl_programs.engine.job import Job
-from stl_programs.engine.journal import Journal, Recording, read_journal
+from stl_programs.engine.journal import Journal
 from stl_programs.engine.local import told
 from stl_programs.engine.protocols import Executor, Search, executor_of
+from stl_programs.engine.reading import read_journal
+from stl_programs.engine.recording import Recording
 from stl_programs.engine.status import Status
-from stl_programs.errors import ModelError, StlError
+from stl_programs.errors import JournalError, ModelError, StlError
+from stl_programs.models import Model
+from stl_programs.models.artifacts import model_identity
 from stl_programs.records import Task, TaskResult
+from stl_programs.version import __version__
 
 T = TypeVar("T")
 
@@ -67,7 +72,8 @@ async def run_tasks(
             all. concurrency: tasks open at once; enough to keep the endpoint busy by default.
         journal: a JSON Lines file. What is found there is not done or paid again; what is new is appended.
         fingerprint: what must be equal for a journal to be continued, beside the program, its settings (its budgets
-            may grow) and its environment; an entry "program" stands in place of these.
+            may grow), its environment, its models and the version of this package; an entry "program" stands in place
+            of all but the environment.
         recorded: journals of other runs (same seed): calls that they hold are answered from there, for nothing.
         offline: send nothing at all; a call that no journal holds fails its task.
         share_judgements: one judgement per state for the whole run. For rollouts only, and only where the environment
@@ -93,12 +99,13 @@ async def run_tasks(
         _warm_up(program)
     others = Recording()
     for path in recorded:
-        read_journal(path, others)
+        read_journal(Path(path), others)
     asked = [program.environment.as_task(task) for task in tasks]
-    log = Journal(Path(journal), identity(program) | (fingerprint or {})) if journal else None
+    log = Journal(Path(journal), _fingerprint(program, fingerprint or {})) if journal else None
     run = Run(budget=budget, in_flight=in_flight, in_flight_total=in_flight_total,
               per_endpoint=per_endpoint, journal=log, recorded=others, offline=offline, retries=retries,
               backoff=backoff)
+    run.know(_models(program))
     trials = [(one, task) for one in ([seed] if isinstance(seed, int) else seed) for task in asked]
     job = Job(program, trials, run, concurrency=concurrency or max(64, 2 * in_flight * _servers(program)),
               share_judgements=share_judgements, keep_trees=keep_trees, commit=commit,
@@ -108,6 +115,8 @@ async def run_tasks(
             _check_spent(run)
         async with _transport(), job.reports.ticking():
             await runner.run(job)
+    except JournalError as error:
+        raise (log.told(error) if log else error) from None
     finally:
         job.aside.close()
         await _closed(program)
@@ -131,10 +140,31 @@ BESIDE = frozenset({"budget", "traces", "train", "path"})
 
 
 def identity(program: Search) -> dict[str, Any]:
-    """What a journal belongs to by default: the program with its settings but for its budgets, and its environment."""
+    """What a journal belongs to by default: the program with its settings but for its budgets, its environment, its
+    models (server, further fields, weights) and the version of this package."""
     dump = getattr(program, "dump_state", None)
     about = type(program).__name__ if dump is None else _answering(dump())
-    return {"program": about, "environment": program.environment.identity()}
+    found: dict[str, list[Any]] = {}
+    for model in _models(program):
+        known = found.setdefault(model.name, [])
+        if (one := model_identity(model)) not in known:
+            known.append(one)
+    return {"program": about, "environment": program.environment.identity(), "models": {
+        name: known[0] if len(known) == 1 else known for name, known in found.items()}, "version": __version__}
+
+
+def _fingerprint(program: Search, given: dict[str, Any]) -> dict[str, Any]:
+    if "program" in given:
+        return {"environment": program.environment.identity()} | given
+    return identity(program) | given
+
+
+def _models(program: Search) -> list[Model]:
+    """None where one cannot be loaded: a journal may be looked at without it."""
+    try:
+        return program.models()
+    except StlError:
+        return []
 
 
 def _answering(state: Any) -> Any:
@@ -160,10 +190,7 @@ def _check_counted(program: Search, budget: Budget | None) -> None:
 
 def _servers(program: Search) -> int:
     """Of the endpoint that has most, its URLs with commas between them; 1 where a model cannot be loaded."""
-    try:
-        return max(((model.endpoint or "").count(",") + 1 for model in program.models()), default=1)
-    except StlError:
-        return 1
+    return max(((model.endpoint or "").count(",") + 1 for model in _models(program)), default=1)
 
 
 def _warm_up(program: Search) -> None:

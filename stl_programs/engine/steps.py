@@ -59,10 +59,14 @@ async def commit(environment: Environment, task: Task, state: State, action: Act
         raise JournalError(f"{action.text!r} of {task.id!r} was begun by an earlier run, and what came of it is not "
                            "known; it is not taken again: look at the backend, and use another journal if it was not "
                            "done")
+    if run.own.damaged or run.own.missing:
+        raise JournalError(f"it is not known whether {action.text!r} of {task.id!r} was taken by an earlier run: lines "
+                           "of the journal are damaged or gone; it is not taken: look at the backend, and use another "
+                           "journal if it was not done")
     if run.offline:
         raise JournalError(f"offline: {action.text!r} of {task.id!r} was not taken")
     if run.journal:
-        run.journal.step(begun, {"action": action.text})
+        run.journal.step(begun, {"action": action.text}, at_once=True)
     current.bill(ROLE, Usage(steps=1))
     try:
         transition = checked(environment, await environment.commit(task, state, action))
@@ -94,7 +98,8 @@ def _begun(environment: Environment, state: Any) -> State:
 
 def step_key(*parts: object) -> str:
     """Names a step in a journal."""
-    return hashlib.blake2b("\x1f".join(map(str, parts)).encode(errors="surrogatepass"), digest_size=12).hexdigest()
+    text = "\x1f".join(map(str, parts))
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=12).hexdigest()
 
 
 async def _once(environment: Environment, task: Task, path: tuple[str, ...], what: str,
@@ -135,7 +140,11 @@ def _known(environment: Environment, path: tuple[str, ...], row: dict[str, Any])
     """What a journal says of a step. Raises TaskError where it was refused."""
     if "refused" in row:
         raise TaskError(row["refused"])
-    return environment.restore(path, row)
+    try:
+        return environment.restore(path, row)
+    except Exception as error:
+        raise JournalError(f"a step of {environment.name} in the journal cannot be restored: {type(error).__name__}: "
+                           f"{error}; it was written for another version of this world: use another journal") from error
 
 
 def _record(environment: Environment, transition: Transition) -> dict[str, Any]:

@@ -1,13 +1,17 @@
-"""What lies on a disk: the identity of weights and of adapters."""
+"""Identities: of weights and adapters on a disk, and of a model among others of its name."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from stl_programs.errors import AdapterError, ModelError
 
+SECRETS = re.compile("key|token|secret|password|credential|auth|header|cookie", re.IGNORECASE)
+"""How fields are named whose values are not written down."""
 PROVENANCE = "provenance.json"
 """What an adapter's folder says of its training."""
 CHUNK = 2**24
@@ -23,6 +27,33 @@ def weights_hash(directory: Path) -> str:
     if not files:
         raise ModelError(f"{directory} holds no safetensors file")
     return _hash(tuple((file, (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files))
+
+
+def model_identity(model: Any) -> dict[str, Any]:
+    """What changes a model's answers beside its name, without secrets: its server's address and the further fields of
+    its requests, or the hash of its weights where it runs in this process. JSON."""
+    base = getattr(model, "base", model)
+    weights = base.weights() if base.endpoint is None else None
+    found = {"server": base.endpoint, "extra": model_extra(base) or None, "weights": weights and weights_hash(weights)}
+    return {name: said for name, said in found.items() if said is not None}
+
+
+def model_extra(model: Any) -> dict[str, Any]:
+    """The further fields of a model's requests, without secrets."""
+    base = getattr(model, "base", model)
+    fields: dict[str, Any] = public(getattr(base, "extra", None) or getattr(getattr(base, "lm", None), "kwargs", None)
+                                    or {})
+    return fields
+
+
+def public(value: Any) -> Any:
+    """`value` as JSON, without what is named like a secret and is no number."""
+    if isinstance(value, dict):
+        return {str(name): public(inner) for name, inner in value.items()
+                if inner is not None and (isinstance(inner, (int, float)) or not SECRETS.search(str(name)))}
+    if isinstance(value, (list, tuple)):
+        return [public(inner) for inner in value]
+    return value if isinstance(value, (str, int, float, bool)) or value is None else type(value).__name__
 
 
 @lru_cache

@@ -282,7 +282,7 @@ def test_progress_tells_where_the_run_stands(env, tmp_path):
     assert seen[-1].calls == len(model.requests) and seen[-1].tokens == model.prompt_tokens + model.completion_tokens
     assert seen[-1].states == sum(r.states_expanded for r in results)
     assert seen[-1].dollars == pytest.approx(seen[-1].tokens * 1e-6)
-    assert json.loads((tmp_path / "j").read_text().splitlines()[0])["format"] == 4
+    assert json.loads((tmp_path / "j").read_text().splitlines()[0])["format"] == 5
 
 
 @pytest.mark.parametrize("first", ["returns", "raises", "is cancelled"])

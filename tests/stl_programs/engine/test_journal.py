@@ -57,7 +57,7 @@ def test_calls_in_flight_at_a_kill_are_listed_as_possibly_paid(env, tmp_path):
     last_sent = max(i for i, line in enumerate(lines) if '"sent"' in line)
     path.write_text("".join(lines[:last_sent + 1]))
     [lost] = read_journal(path).possibly_paid
-    assert lost["role"] == "value" and lost["task"] == env.tasks("test")[0].id and lost["bound"][0] > 60
+    assert lost.caller[1:3] == (env.tasks("test")[0].id, "value") and lost.bound.tokens > 60
 
 
 def test_a_journal_replays_without_any_model(env, tmp_path):

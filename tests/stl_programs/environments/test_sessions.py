@@ -11,7 +11,7 @@ import pytest
 
 from signatures import EstimateValue, Lookahead, NumberScale, ProposeActions
 from stl_programs import BeamSearch, LegalMoves, Policy, SessionEnvironment, run_sync, run_tasks
-from stl_programs.engine.journal import read_journal
+from stl_programs.engine import read_journal
 from stl_programs.environments import Observation
 from stl_programs.errors import StlError, TaskError, TransientError
 from stl_programs.records import Action, Task, ValueEstimate
