@@ -97,7 +97,7 @@ class LoraProvider(Provider):
         if weights is None:
             raise ModelError(f"{model} cannot be tuned from here; pass LoraProvider(weights=DIRECTORY) with the "
                              "model's config, safetensors and tokenizer")
-        start = models.adapter_path(model) if "@" in model else None
+        start = models.adapter_path(model) if models.is_adapter(model) else None
         about = [model, dataset.manifest["sha256"], asdict(settings), seed]
         folder = self.run_dir / hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:10]
         with _one_at_a_time:

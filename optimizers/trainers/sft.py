@@ -12,6 +12,7 @@ from typing import Any, Literal
 from optimizers.data.rows import Dataset
 from optimizers.trainers.base import Progress, Trainer
 from stl_programs.errors import AdapterError, ModelError, StlError
+from stl_programs.models.adapters import check_adapter, read_config, read_provenance
 from stl_programs.models.artifacts import PROVENANCE, weights_hash
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -84,13 +85,14 @@ def _check_start(adapter: Path, base_sha256: str, settings: LoraSettings) -> Non
     """Raises AdapterError where a training with these settings cannot go on from `adapter`."""
     if not (adapter / PROVENANCE).is_file():
         raise AdapterError(f"continue_from={adapter} is no adapter of this project: it has no {PROVENANCE}")
-    trained_on = json.loads((adapter / PROVENANCE).read_text(encoding="utf-8"))["base_sha256"]
+    trained_on = read_provenance(adapter).base_sha256
     if trained_on != base_sha256:
         raise AdapterError(f"continue_from={adapter} was trained on base {trained_on[:12]}; this base is "
                            f"{base_sha256[:12]}")
-    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    if (config["r"], config["lora_alpha"]) != (settings.rank, settings.alpha):
-        raise AdapterError(f"continue_from={adapter} has rank {config['r']} and alpha {config['lora_alpha']}; the "
+    check_adapter(adapter)
+    config = read_config(adapter)
+    if (config.r, config.lora_alpha) != (settings.rank, settings.alpha):
+        raise AdapterError(f"continue_from={adapter} has rank {config.r} and alpha {config.lora_alpha:g}; the "
                            f"settings say {settings.rank} and {settings.alpha}: make them equal")
 
 

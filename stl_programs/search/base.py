@@ -57,6 +57,7 @@ class SearchProgram(Saved):
 
     settings: tuple[str, ...] = ("seed", "budget", "expand_what")
     """Names of attributes that are saved; a subclass adds those of its own arguments."""
+    arguments = {"expand_what": "expand"}  # noqa: RUF012
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

@@ -23,6 +23,7 @@ from stl_programs.models.served.transports import open_remote
 from stl_programs.situations import Situation
 from stl_programs.testing.game24_script import game24_script
 from stl_programs.testing.simulator import Simulator
+from tests.contract import random_adapter
 
 EMBEDDED = models.EMBEDDED / "game24"
 
@@ -131,10 +132,11 @@ def test_keys_do_not_show_in_errors():
 
 
 def test_an_adapter_for_another_base_is_refused(tmp_path):
-    (tmp_path / "provenance.json").write_text(json.dumps({"base_sha256": "0" * 64}))
+    random_adapter(models.EMBEDDED / "game24", tmp_path / "other", 1)
+    (tmp_path / "other" / "provenance.json").write_text(json.dumps({"base_sha256": "0" * 64}))
     with pytest.raises(AdapterError, match="was trained on base 000000000000"):
-        models.register_adapter("embedded/game24@other", tmp_path)
-    with pytest.raises(AdapterError, match="no provenance"):
+        models.register_adapter("embedded/game24@other", tmp_path / "other")
+    with pytest.raises(AdapterError, match=r"is no adapter: adapter_config\.json is missing"):
         models.register_adapter("embedded/game24@none", tmp_path / "none")
     with pytest.raises(AdapterError, match="has no version"):
         models.register_adapter("embedded/game24", tmp_path)
