@@ -64,7 +64,8 @@ class Saved(dspy.Module):
         for name, part in saved.parts.items():
             if name not in places:
                 raise StlError(f"{type(self).__name__} has no part {name[:100]!r}; it has "
-                               f"{', '.join(places) or 'none'}: load it into a program that is built as the saved one was")
+                               f"{', '.join(places) or 'none'}: build the program as the saved "
+                               "one was, then load")
             setattr(self, name, _within(name, part, places[name], allow_unsafe_lm_state))
         _take(self, settings)
         return self

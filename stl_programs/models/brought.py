@@ -29,5 +29,4 @@ def brought(directory: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     found = read_json(file, CONFIG_BYTES, f"an object with {' and '.join(Brought.model_fields)}", ModelError)
-    return parsed(Brought, found, f"{file} is not an object with {' and '.join(Brought.model_fields)}",
-                  ModelError).model_dump(exclude_unset=True)
+    return parsed(Brought, found, str(file), ModelError).model_dump(exclude_unset=True)

@@ -22,6 +22,7 @@ from stl_programs.models.base import Messages, Model, Reply, ReplyOptions, Reque
 from stl_programs.models.credentials import public
 from stl_programs.models.served.background import awaited, wait_for
 from stl_programs.models.served.urls import REASONING
+from stl_programs.models.versions import base_name
 from stl_programs.outside import Strict, one_line, parsed, shown
 
 MAX_TOKENS = 512
@@ -87,7 +88,7 @@ def saved_lm(lm: dspy.BaseLM) -> dict[str, Any]:
         state: dict[str, Any] = public(lm.dump_state())
         return state
     settings = {name: setting for name, setting in lm.kwargs.items() if name in OF_DSPY and setting is not None}
-    return {"door": registry.base_name(lm.model), "connection": lm.engine.connection, "settings": settings,
+    return {"door": base_name(lm.model), "connection": lm.engine.connection, "settings": settings,
             "cache": lm.cache}
 
 
