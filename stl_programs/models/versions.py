@@ -47,3 +47,8 @@ def note(name: str) -> None:
 def forget(name: str) -> None:
     """From now on `name` is no adapter's."""
     _registered.discard(name)
+
+
+def registered_adapters() -> list[str]:
+    """The names of the adapters that are registered."""
+    return sorted(_registered)
