@@ -151,11 +151,11 @@ def check_plain(path: Path, within: Path, what: str, error: Error = StlError) ->
     """Raises an error where `path` is, or below `within` passes, a symbolic link, or leaves `within`."""
     try:
         steps = path.relative_to(within).parts
-        if ".." in steps or not path.resolve().is_relative_to(within.resolve()):
-            raise ValueError("outside")
         linked = [step for i in range(len(steps)) if (step := within.joinpath(*steps[:i + 1])).is_symlink()]
+        if not linked and (".." in steps or not path.resolve().is_relative_to(within.resolve())):
+            raise ValueError("outside")
     except (OSError, ValueError, RuntimeError):
-        raise error(f"{what} {path} is not inside {within}; put it there") from None
+        raise error(f"{what} {shown(str(path))} is not inside {within}; put it there") from None
     if linked:
         raise error(f"{what} {path}: {linked[0].name} is a symbolic link, and none is followed; put the files there "
                     "themselves")

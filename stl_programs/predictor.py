@@ -77,7 +77,7 @@ class Predictor(dspy.Predict):
     def __init__(self, signature: type[dspy.Signature], lm: Any = None, *, role: str = "predictor", samples: int = 1,
                  temperature: float | None = None, max_tokens: int | None = None, format: str | None = None,
                  logprobs: bool = False, budget: Budget | None = None):
-        check_draws(samples, temperature, max_tokens, logprobs, budget)
+        check_draws(role, samples, temperature, max_tokens, logprobs, budget)
         self._lm: Any = None
         self.adapter: str | None = None
         """The adapter that answers, as BASE@VERSION; `lm` is its base."""
@@ -285,6 +285,12 @@ class Asks:
     def asked(self) -> list[Predictor]:
         """Every predictor of the module."""
         return [self.predict]
+
+    @property
+    def signature(self) -> type[dspy.Signature]:
+        """What its predictor asks."""
+        signature: type[dspy.Signature] = self.predict.signature
+        return signature
 
     @property
     def lm(self) -> Any:

@@ -88,7 +88,7 @@ def budget_of(limits: Any) -> Budget:
     return Budget(**limits)
 
 
-def check_draws(samples: Any, temperature: Any, max_tokens: Any, logprobs: Any, budget: Any) -> None:
+def check_draws(role: Any, samples: Any, temperature: Any, max_tokens: Any, logprobs: Any, budget: Any) -> None:
     """Raises ValueError for a number of draws, or for draws, that cannot be asked for."""
     if not _whole(samples, MOST_SAMPLES):
         raise ValueError(f"samples={samples!r}: at least 1 draw is needed, at most {MOST_SAMPLES:,}")
@@ -97,6 +97,8 @@ def check_draws(samples: Any, temperature: Any, max_tokens: Any, logprobs: Any, 
                          "reserve this many")
     if temperature is not None and not (_number(temperature) and 0 <= temperature <= 100):
         raise ValueError(f"temperature={temperature!r}: a number from 0 to 100, or None for what the lm says")
+    if not isinstance(role, str):
+        raise ValueError(f"role={role!r}: a name, as bills show it")
     if not isinstance(logprobs, bool) or not (budget is None or isinstance(budget, Budget)):
         raise ValueError(f"logprobs={logprobs!r}, budget={budget!r}: pass True or False, and a Budget, as "
                          "Budget(calls=50)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import random
@@ -53,7 +54,8 @@ def swapped(rng: random.Random, text: str) -> str:
             case 0:
                 del within[key]
             case 1 if isinstance(within, dict):
-                within[rng.choice(("x", "__class__", "environment", "predict", "settings", "_x", ""))] = within[key]
+                within[rng.choice(("x", "__class__", "environment", "predict", "settings", "_x", ""))] = copy.deepcopy(
+                    within[key])
             case 2 if isinstance(within, dict):
                 _, other = _place(rng, found)
                 within[str(other)] = within.pop(key)
@@ -61,7 +63,7 @@ def swapped(rng: random.Random, text: str) -> str:
                 other, name = _place(rng, found)
                 within[key] = json.loads(json.dumps(other[name])) if other else None
             case _:
-                within[key] = HOLE if raw is not None else rng.choice(VALUES)
+                within[key] = HOLE if raw is not None else copy.deepcopy(rng.choice(VALUES))
     return json.dumps(found).replace(f'"{HOLE}"', raw if raw is not None else "null")
 
 
