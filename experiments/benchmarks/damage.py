@@ -13,14 +13,15 @@ from typing import Any
 VALUES: tuple[Any, ...] = (
     None, True, False, -1, 0, 1, 10**6, 10**9, -(10**18), 10**300, 0.5, -0.0, 1e308, "", "x", "many", "1", "NaN", "../x",
     "../../outside/secret", "/etc/passwd", "a\x00b", "line\nline", "\ud800", "é" * 300, "x" * 100_000, "embedded/../x",
-    "embedded/game24@../../escaped", "@", [], {}, [1], ["x"], [[]], {"a": 1}, {"kind": "Value"}, {"function": "os.system"},
-    {"labels": []}, {"labels": [["a", "b"]]}, {"labels": "ab"}, {"low": 2, "high": 1}, {"budget": {"calls": "many"}},
-    {"budget": [1]}, {"number": "nan"}, {"of": {}}, {"of": 1}, {"dspy": "Predict", "state": {}}, {"door": "openai/x"},
+    "embedded/game24@../../escaped", "@", [], {}, [1], ["x"], [[]], {"a": 1}, {"kind": "Value"},
+    {"function": "os.system"}, {"labels": []}, {"labels": [["a", "b"]]}, {"labels": "ab"}, {"low": 2, "high": 1},
+    {"budget": {"calls": "many"}}, {"budget": [1]}, {"number": "nan"}, {"of": {}}, {"of": 1}, {"door": "openai/x"},
+    {"dspy": "Predict", "state": {}},
     {"kind": "BeamSearch", "settings": {}, "parts": {}}, {"kind": "Uniform", "settings": {}, "parts": {}},
     {"kind": "LegalMoves", "settings": {}, "parts": {}}, {"kind": "PerDepth", "settings": {}, "parts": {"values": []}})
 """What takes the place of a value."""
-RAW = ("NaN", "Infinity", "-Infinity", "1e999", "9" * 5000, "[" * 100_000, '{"a":' * 300 + "1" + "}" * 300, "[" * 70 + "]" * 70,
-       "", "'x'", "0x10", "\\u0000", '"\\ud800"', '"unended')
+RAW = ("NaN", "Infinity", "-Infinity", "1e999", "9" * 5000, "[" * 100_000, '{"a":' * 300 + "1" + "}" * 300,
+       "[" * 70 + "]" * 70, "", "'x'", "0x10", "\\u0000", '"\\ud800"', '"unended')
 """What takes the place of a value without being one."""
 HOLE = "@@HOLE@@"
 
@@ -39,7 +40,7 @@ def spoilt(rng: random.Random, data: bytes) -> bytes:
             case 3:
                 data = data[:end] + data[at:end] + data[end:]
             case _:
-                data = data[:at] + bytes([data[at] ^ (1 << rng.randrange(8))]) + data[at + 1:] if at < len(data) else data
+                data = data[:at] + bytes(byte ^ (1 << rng.randrange(8)) for byte in data[at:at + 1]) + data[at + 1:]
     return data
 
 

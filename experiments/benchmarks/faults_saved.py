@@ -142,7 +142,8 @@ def _written(serving: Serving, folder: Path) -> list[Target]:
     other, judge = plain(), Value(env.value_signature, "openai/y", samples=5, budget=Budget(calls=9), scale=LabelScale(
         (("good", 1.0), ("bad", 0.0))))
     judge.predict.demos = [{"state": "4 6", "rationale": "24", "score": "sure"}]
-    other.value, other.budget = PerDepth([judge, Value(env.value_signature, "openai/z", temperature=0.5)]), Budget(tokens=99)
+    other.value = PerDepth([judge, Value(env.value_signature, "openai/z", temperature=0.5)])
+    other.budget = Budget(tokens=99)
     other.save(inside / "plain.json")
     shutil.rmtree(inside / "trained")
     for file, rows in (("prices.json", PRICES), ("mlflow.json", NOTES), ("stl_programs.json", BROUGHT)):

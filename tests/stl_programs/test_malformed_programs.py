@@ -1,4 +1,4 @@
-"""Saved programs and adapters are somebody else's files: whatever is wrong in one is one line, and nothing is loaded."""
+"""Saved programs and adapters are somebody else's files: what is wrong in one is one line, and nothing is loaded."""
 
 from __future__ import annotations
 
@@ -109,8 +109,9 @@ SETTINGS = [("settings", name, value) for name, value in (
     ("simulations", "many"), ("simulations", 0), ("simulations", None), ("simulations", 1e9), ("simulations", True),
     ("exploration", "x"), ("exploration", -1), ("selection", "best"), ("selection", 1), ("backup", [1]),
     ("rollout", "yes"), ("parallel", -1), ("seed", "x"), ("seed", 1.5), ("expand_what", "some"), ("grow", "x"),
-    ("environment", "x"), ("__class__", "x"), ("budget", {"budget": {"calls": "many"}}), ("budget", {"budget": {"evil": 1}}),
-    ("budget", {"budget": {"calls": -1}}), ("budget", {"budget": [1]}), ("budget", 5), ("budget", {"labels": [["a", 1]]}),
+    ("environment", "x"), ("__class__", "x"), ("budget", {"budget": {"calls": "many"}}),
+    ("budget", {"budget": {"evil": 1}}), ("budget", {"budget": {"calls": -1}}), ("budget", {"budget": [1]}), ("budget", 5),
+    ("budget", {"labels": [["a", 1]]}),
     ("exploration", {"number": "nan"}), ("selection", {"function": "os.system"}))]
 VALUES = [("parts", "value", "settings", name, value) for name, value in (
     ("aggregate", "sum"), ("aggregate", ["mean"]), ("rationale", "x"), ("scale", {"labels": []}), ("scale", "x"),
@@ -122,8 +123,8 @@ DRAWS = [(*PREDICT, "settings", name, value) for name, value in (
     ("temperature", "hot"), ("temperature", -1), ("max_tokens", "40"), ("max_tokens", 10**9), ("max_tokens", 0),
     ("format", "evil"), ("format", ["chat"]), ("logprobs", "x"), ("role", 5), ("lm", "x"), ("__init__", 1))]
 PARTS = [(*PREDICT, name, value) for name, value in (
-    ("demos", "x"), ("demos", [1]), ("train", 5), ("traces", {}), ("budget", [1]), ("budget", {"calls": "x"}), ("lm", 5),
-    ("lm", "openai/../x"), ("lm", ""), ("lm", {"door": 5}), ("lm", {"model": 5}), ("lm", {}), ("lm", ["x"]),
+    ("demos", "x"), ("demos", [1]), ("train", 5), ("traces", {}), ("budget", [1]), ("budget", {"calls": "x"}),
+    ("lm", 5), ("lm", "openai/../x"), ("lm", ""), ("lm", {"door": 5}), ("lm", {"model": 5}), ("lm", {}), ("lm", ["x"]),
     ("adapter", {"a": 1}), ("adapter", "x"), ("settings", None), ("settings", [1]), ("signature", None),
     ("signature", {"name": "X"}), ("extra", 1))] + [
     ("parts", "policy", value) for value in (
@@ -132,7 +133,8 @@ PARTS = [(*PREDICT, name, value) for name, value in (
         {"dspy": "Predict", "state": {}}, {"of": {"a": 1}}, {"kind": ["x"], "settings": {}, "parts": {}})] + [
     ("parts", name, {"kind": "Uniform", "settings": {}, "parts": {}}) for name in (
         "forward", "environment", "__class__", "history", "callbacks", "x")] + [
-    ("kind", "BeamSearch"), ("kind", None), ("environment", "x"), ("environment", None), ("parts", []), ("settings", "x"),
+    ("kind", "BeamSearch"), ("kind", None), ("environment", "x"), ("environment", None), ("parts", []),
+    ("settings", "x"),
     ("parts", "value", {"kind": "PerDepth", "settings": {}, "parts": {"values": []}}),
     ("parts", "value", {"kind": "PerDepth", "settings": {}, "parts": {"values": {}}}),
     ("parts", "value", {"kind": "PerDepth", "settings": {}, "parts": {"values": [
@@ -227,9 +229,9 @@ def test_no_symbolic_link_is_followed(good, copy, what):
 
 
 @pytest.mark.parametrize(("name", "value"), [
-    ("name", "embedded/game24"), ("name", f"{BASE}@../../escaped"), ("name", f"{BASE}@.hidden"), ("name", f"{BASE}@a/b"),
-    ("name", f"{BASE}@" + "x" * 200), ("name", 5), ("name", "@x"), ("sha256", "0" * 64), ("sha256", 5), ("sha256", None),
-    ("base_sha256", "0" * 64), ("base_sha256", []), ("extra", 1)])
+    ("name", "embedded/game24"), ("name", f"{BASE}@../../escaped"), ("name", f"{BASE}@.hidden"),
+    ("name", f"{BASE}@a/b"), ("name", f"{BASE}@" + "x" * 200), ("name", 5), ("name", "@x"), ("sha256", "0" * 64), ("sha256", 5),
+    ("sha256", None), ("base_sha256", "0" * 64), ("base_sha256", []), ("extra", 1)])
 def test_what_a_record_may_say(copy, name, value):
     state = state_of(copy)
     put(state, *PREDICT, "adapter", name, value=value)
@@ -315,8 +317,8 @@ def test_a_program_that_cannot_be_written_leaves_the_one_before(tmp_path):
 
 
 def test_nothing_named_like_a_credential_is_saved(tmp_path):
-    model = lm("hosted_vllm/t", api_base="http://user:hunter2@127.0.0.1:9/v1?key=QUERY99", api_key="sk-KEY1", cache=False,
-               auth_token="TOKEN1", extra_body={"password": "NESTED1", "deep": [{"api_key": "NESTED2", "top_k": 5}]},
+    model = lm("hosted_vllm/t", api_base="http://user:hunter2@127.0.0.1:9/v1?key=QUERY99", api_key="sk-KEY1",
+               cache=False, auth_token="TOKEN1", extra_body={"password": "NESTED1", "deep": [{"api_key": "NESTED2", "top_k": 5}]},
                extra_headers={"X-Org": "HEADER1"})
     program = BeamSearch(ENV, LegalMoves(), Value(ENV.value_signature, model, max_tokens=77))
     program.save(tmp_path / "p.json")
@@ -329,7 +331,9 @@ def test_nothing_named_like_a_credential_is_saved(tmp_path):
 @pytest.mark.parametrize("hidden", ["api_base", "base_url", "endpoint", "model_list", "proxy", "engine", "deep"])
 def test_a_server_that_only_the_file_names_is_not_asked(copy, hidden):
     state = state_of(copy)
-    connection = {"extra_body": {"x": [{"base_url": "http://evil/v1"}]}} if hidden == "deep" else {hidden: "http://evil/v1"}
+    connection = {hidden: "http://evil/v1"}
+    if hidden == "deep":
+        connection = {"extra_body": {"x": [{"base_url": "http://evil/v1"}]}}
     put(state, *PREDICT, "lm", value={"door": "hosted_vllm/x", "connection": connection, "settings": {}, "cache": True})
     put(state, *PREDICT, "adapter", value=None)
     assert "allow_unsafe_lm_state=True" in refused(lambda: load(copy, json.dumps(state)), ModelError)

@@ -243,7 +243,8 @@ def test_adapters_that_do_not_fit_are_refused_when_they_are_loaded(model, adapte
     (silent / "provenance.json").write_text("{}")
     for path, why in (
             (foreign, r"is \(64, 4\), by its configuration and the base it would be \(32, 4\)"),
-            (cut, "is missing, by its"), (empty, r"adapter_model\.safetensors is missing"), (garbage, "is no safetensors file"),
+            (cut, "is missing, by its"), (empty, r"adapter_model\.safetensors is missing"),
+            (garbage, "is no safetensors file"),
             (silent, "base_sha256 is missing"),
             (broken(adapter, tmp_path / "rank", r=8), r"is \(4, 64\), by its configuration and .* be \(8, 64\)"),
             (broken(adapter, tmp_path / "target", target_modules=["wqkv"]), "wqkv"),
