@@ -119,7 +119,7 @@ def said(failure: Exception) -> str:
     if not isinstance(failure, ValidationError):
         return one_line(failure)
     first = failure.errors(include_url=False, include_context=False)[0]
-    place = ".".join(str(part) for part in first["loc"] if not re.search(r"[\[(]", str(part)))
+    place = ".".join(str(part) for part in first["loc"] if not re.search(r"[\[(]|^constrained-", str(part)))
     if first["type"] == "missing":
         return f"{place[:100]} is missing"
     if first["type"] == "extra_forbidden":

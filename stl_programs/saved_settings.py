@@ -35,7 +35,7 @@ def decoded_settings(module: HasSettings, saved: dict[str, Any]) -> dict[str, An
     the module does not have, and for what is no setting at all."""
     kind = type(module).__name__
     if unknown := sorted(set(saved) - set(module.settings)):
-        raise StlError(f"{kind} has no setting {', '.join(unknown)[:200]}; it has "
+        raise StlError(f"{kind} has no setting {', '.join(map(shown, unknown))[:200]}; it has "
                        f"{', '.join(module.settings) or 'none'}: load it with the version that saved it")
     found = {}
     for name, setting in saved.items():

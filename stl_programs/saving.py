@@ -61,6 +61,9 @@ class Saved(dspy.Module):
         if saved.kind != type(self).__name__:
             raise StlError(f"the saved part is a {saved.kind[:100]}, this is a {type(self).__name__}")
         settings, places = decoded_settings(self, saved.settings), _places(self)
+        if lost := [name for name, part in places.items() if part and name not in saved.parts]:
+            raise StlError(f"the saved {saved.kind} says nothing of its {lost[0]}, and this one has one; load the file "
+                           "that save wrote")
         for name, part in saved.parts.items():
             if name not in places:
                 raise StlError(f"{type(self).__name__} has no part {name[:100]!r}; it has "
@@ -216,7 +219,7 @@ def _loaded(state: Any, present: Part, unsafe: bool) -> Part:
         raise StlError(f"{shown(state)} is no part of a program")
     if isinstance(state.get("of"), dict):
         old = present if isinstance(present, dict) else {}
-        return {name: _within(name, one, old.get(name), unsafe) for name, one in state["of"].items()}
+        return {name: _within(shown(name), one, old.get(name), unsafe) for name, one in state["of"].items()}
     if isinstance(present, Predictor) and not {"signature", "lm"} <= set(state):
         raise StlError("the saved part is no predictor, and this one is; build the program of the same parts before "
                        "loading")

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 VALUES: tuple[Any, ...] = (
-    None, True, False, -1, 0, 1, 10**6, 10**9, -(10**18), 10**300, 0.5, -0.0, 1e308, "", "x", "many", "1", "NaN", "../x",
+    None, True, False, -1, 0, 1, 10**6, 10**9, -(10**18), 10**300, 0.5, -0.0, 1e308, "", "x", "many", "1", "NaN",
+    "../x",
     "../../outside/secret", "/etc/passwd", "a\x00b", "line\nline", "\ud800", "é" * 300, "x" * 100_000, "embedded/../x",
     "embedded/game24@../../escaped", "@", [], {}, [1], ["x"], [[]], {"a": 1}, {"kind": "Value"},
     {"function": "os.system"}, {"labels": []}, {"labels": [["a", "b"]]}, {"labels": "ab"}, {"low": 2, "high": 1},

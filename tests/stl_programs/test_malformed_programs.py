@@ -110,7 +110,8 @@ SETTINGS = [("settings", name, value) for name, value in (
     ("exploration", "x"), ("exploration", -1), ("selection", "best"), ("selection", 1), ("backup", [1]),
     ("rollout", "yes"), ("parallel", -1), ("seed", "x"), ("seed", 1.5), ("expand_what", "some"), ("grow", "x"),
     ("environment", "x"), ("__class__", "x"), ("budget", {"budget": {"calls": "many"}}),
-    ("budget", {"budget": {"evil": 1}}), ("budget", {"budget": {"calls": -1}}), ("budget", {"budget": [1]}), ("budget", 5),
+    ("budget", {"budget": {"evil": 1}}), ("budget", {"budget": {"calls": -1}}), ("budget", {"budget": [1]}),
+    ("budget", 5),
     ("budget", {"labels": [["a", 1]]}),
     ("exploration", {"number": "nan"}), ("selection", {"function": "os.system"}))]
 VALUES = [("parts", "value", "settings", name, value) for name, value in (
@@ -135,6 +136,7 @@ PARTS = [(*PREDICT, name, value) for name, value in (
         "forward", "environment", "__class__", "history", "callbacks", "x")] + [
     ("kind", "BeamSearch"), ("kind", None), ("environment", "x"), ("environment", None), ("parts", []),
     ("settings", "x"),
+    ("parts", {}), ("environment", "two\nlines"), ("parts", "value", "parts", {}),
     ("parts", "value", {"kind": "PerDepth", "settings": {}, "parts": {"values": []}}),
     ("parts", "value", {"kind": "PerDepth", "settings": {}, "parts": {"values": {}}}),
     ("parts", "value", {"kind": "PerDepth", "settings": {}, "parts": {"values": [
@@ -230,7 +232,8 @@ def test_no_symbolic_link_is_followed(good, copy, what):
 
 @pytest.mark.parametrize(("name", "value"), [
     ("name", "embedded/game24"), ("name", f"{BASE}@../../escaped"), ("name", f"{BASE}@.hidden"),
-    ("name", f"{BASE}@a/b"), ("name", f"{BASE}@" + "x" * 200), ("name", 5), ("name", "@x"), ("sha256", "0" * 64), ("sha256", 5),
+    ("name", f"{BASE}@a/b"), ("name", f"{BASE}@" + "x" * 200), ("name", 5), ("name", "@x"), ("sha256", "0" * 64),
+    ("sha256", 5),
     ("sha256", None), ("base_sha256", "0" * 64), ("base_sha256", []), ("extra", 1)])
 def test_what_a_record_may_say(copy, name, value):
     state = state_of(copy)
@@ -318,7 +321,8 @@ def test_a_program_that_cannot_be_written_leaves_the_one_before(tmp_path):
 
 def test_nothing_named_like_a_credential_is_saved(tmp_path):
     model = lm("hosted_vllm/t", api_base="http://user:hunter2@127.0.0.1:9/v1?key=QUERY99", api_key="sk-KEY1",
-               cache=False, auth_token="TOKEN1", extra_body={"password": "NESTED1", "deep": [{"api_key": "NESTED2", "top_k": 5}]},
+               cache=False, auth_token="TOKEN1", extra_body={"password": "NESTED1", "deep": [{"api_key": "NESTED2",
+               "top_k": 5}]},
                extra_headers={"X-Org": "HEADER1"})
     program = BeamSearch(ENV, LegalMoves(), Value(ENV.value_signature, model, max_tokens=77))
     program.save(tmp_path / "p.json")

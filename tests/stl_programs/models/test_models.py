@@ -142,6 +142,22 @@ def test_an_adapter_for_another_base_is_refused(tmp_path):
         models.register_adapter("embedded/game24", tmp_path)
 
 
+def test_an_at_sign_belongs_to_a_name_that_is_not_registered(tmp_path):
+    folder = shutil.copytree(EMBEDDED, tmp_path / "me@work")
+    for name in ("vertex_ai/claude-3-5-sonnet@20240620", "openai/@cf/meta/llama-3-8b-instruct",
+                 "openai/qwen2.5-7b-instruct@q4_k_m", f"local/{folder}"):
+        assert models.load(name).name == name == models.base_name(name) and not models.is_adapter(name)
+    tuned = f"local/{folder}@v1"
+    for name in (tuned, "embedded/game24@nope"):
+        with pytest.raises(AdapterError, match="is not registered in this process; load the program that carries it"):
+            models.load(name)
+    models.register_adapter(tuned, random_adapter(folder, tmp_path / "adapter", 1))
+    assert models.load(tuned).base is models.load(f"local/{folder}") and models.base_name(tuned) == f"local/{folder}"
+    assert models.registered_adapters() == [tuned]
+    models.unregister_adapter(tuned)
+    assert models.base_name(tuned) == tuned and not models.is_adapter(tuned)
+
+
 def test_a_directory_without_a_chat_template_is_refused(tmp_path):
     shutil.copytree(EMBEDDED, tmp_path / "m")
     (tmp_path / "m" / "chat_template.jinja").unlink()
