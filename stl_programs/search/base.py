@@ -14,8 +14,8 @@ from stl_programs.environments.base import Environment, with_fields
 from stl_programs.errors import BudgetSpent, ModelError, StlError
 from stl_programs.models import Model
 from stl_programs.models.formats import choose_format
-from stl_programs.policies import BasePolicy, LegalMoves
 from stl_programs.outside import parsed, shown
+from stl_programs.policies import BasePolicy, LegalMoves
 from stl_programs.predictor import Predictor
 from stl_programs.records import Action, Information, Task, ValueEstimate
 from stl_programs.saved_states import SavedModule
