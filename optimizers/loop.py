@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,8 @@ from optimizers.trainers.sft import LoraSettings, SupervisedTrainer
 from stl_programs import engine, models
 from stl_programs.engine import Status, TaskResult
 from stl_programs.errors import ModelError, StlError
-from stl_programs.models import PROVENANCE, adapter_hash, base_name
+from stl_programs.models import adapter_hash, base_name
+from stl_programs.models.adapters import read_provenance
 from stl_programs.predictor import Predictor
 from stl_programs.records import Task
 from stl_programs.search import SearchProgram
@@ -40,7 +40,7 @@ class Tuned:
     @property
     def provenance(self) -> dict[str, Any]:
         """How it was trained, with its losses."""
-        return json.loads((self.adapter / PROVENANCE).read_text(encoding="utf-8"))
+        return read_provenance(self.adapter).model_dump(exclude_unset=True)
 
 
 @dataclass

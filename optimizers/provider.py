@@ -19,7 +19,6 @@ from optimizers.trainers.sft import LoraSettings, train_adapter
 from stl_programs import models
 from stl_programs.errors import ModelError, StlError
 from stl_programs.models import Model, adapter_hash, base_name
-from stl_programs.models.registry import is_adapter
 
 _one_at_a_time = threading.Lock()
 """Trainings share the random state of the process: two side by side would spoil each other's seed."""
@@ -98,7 +97,7 @@ class LoraProvider(Provider):
         if weights is None:
             raise ModelError(f"{model} cannot be tuned from here; pass LoraProvider(weights=DIRECTORY) with the "
                              "model's config, safetensors and tokenizer")
-        start = models.adapter_path(model) if is_adapter(model) else None
+        start = models.adapter_path(model) if models.is_adapter(model) else None
         about = [model, dataset.manifest["sha256"], asdict(settings), seed]
         folder = self.run_dir / hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:10]
         with _one_at_a_time:

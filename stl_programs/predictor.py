@@ -21,9 +21,12 @@ from stl_programs.models import Model, load, string_of
 from stl_programs.models.base import PLAIN, ReplyOptions, Request
 from stl_programs.models.doors.dspy_lm import as_dspy, restored_lm, saved_lm
 from stl_programs.models.formats import choose_format, format_name, known_format
-from stl_programs.models.registry import adapter_record, base_name, is_adapter, restore_adapter
+from stl_programs.models.registry import adapter_record, check_registered, restore_adapter
 from stl_programs.models.thoughts import apart
+from stl_programs.models.versions import base_name, base_of, is_adapter
+from stl_programs.outside import parsed, said
 from stl_programs.records import Usage
+from stl_programs.saved_states import SavedPredictor, budget_of, check_draws
 from stl_programs.situations import Situation
 
 TEMPERATURE, MAX_TOKENS = 1.0, 512
@@ -81,10 +84,7 @@ class Predictor(dspy.Predict):
     def __init__(self, signature: type[dspy.Signature], lm: Any = None, *, role: str = "predictor", samples: int = 1,
                  temperature: float | None = None, max_tokens: int | None = None, format: str | None = None,
                  logprobs: bool = False, budget: Budget | None = None):
-        if samples < 1:
-            raise ValueError(f"samples={samples}: at least 1 draw is needed")
-        if max_tokens is not None and max_tokens < 1:
-            raise ValueError(f"max_tokens={max_tokens}: a reply needs at least 1; budgets reserve this many")
+        check_draws(role, samples, temperature, max_tokens, logprobs, budget)
         self._lm: Any = None
         self.adapter: str | None = None
         """The adapter that answers, as BASE@VERSION; `lm` is its base."""
@@ -112,7 +112,7 @@ class Predictor(dspy.Predict):
         refused, when it is asked, on a base that is not its own."""
         name = string_of(lm)
         if name is not None and is_adapter(name):
-            self.adapter, lm = name, base_name(name) if isinstance(lm, str) else lm
+            self.adapter, lm = name, base_of(name) if isinstance(lm, str) else lm
         self._lm = lm
 
     @property
@@ -131,8 +131,8 @@ class Predictor(dspy.Predict):
         if self.adapter is None:
             return load(self._lm)
         base = string_of(self._lm)
-        if base is not None and base_name(base) != base_name(self.adapter):
-            raise ModelError(f"the adapter {self.adapter} belongs to {base_name(self.adapter)}, and the predictor's lm "
+        if base is not None and base_name(base) != base_of(self.adapter):
+            raise ModelError(f"the adapter {self.adapter} belongs to {base_of(self.adapter)}, and the predictor's lm "
                              f"is {base}; set the base's lm, or set predictor.adapter = None to ask {base} alone")
         return load(self.adapter)
 
@@ -270,20 +270,28 @@ class Predictor(dspy.Predict):
     def load_state(self, state: dict[str, Any], *, allow_unsafe_lm_state: bool = False) -> Self:
         """The inverse of `dump_state`. Raises StlError for a signature that cannot be rebuilt, AdapterError for an
         adapter that is gone or was changed, ModelError for a server's address from a file that is not trusted."""
-        signature = signature_from(state["signature"], self.signature)
+        saved = parsed(SavedPredictor, state, "no saved predictor")
+        try:
+            signature = signature_from(saved.signature, self.signature)
+            budget = None if saved.budget is None else budget_of(saved.budget)
+            settings = {name: getattr(self, name) for name in self.SETTINGS} | saved.settings
+            if unknown := sorted(set(settings) - set(self.SETTINGS)):
+                raise ValueError(f"a predictor has no setting {unknown[0][:100]!r}; load it with the version that "
+                                 "saved it")
+            Predictor(signature, **settings, budget=budget)
+        except (ValueError, TypeError) as error:
+            raise StlError(said(error)) from None
+        lm = _restored_lm(saved.lm, self._lm, allow_unsafe_lm_state)
+        if saved.adapter is not None:
+            restore_adapter(saved.adapter, lm)
         for name in ("traces", "train", "demos"):
-            setattr(self, name, state[name])
+            setattr(self, name, getattr(saved, name))
         self.signature: type[dspy.Signature] = signature
-        for name, setting in state["settings"].items():
-            if name not in self.SETTINGS:
-                raise StlError(f"a predictor has no setting {name!r}; load it with the version that saved it")
+        for name, setting in settings.items():
             setattr(self, name, setting)
-        self.budget = Budget(**state["budget"]) if state["budget"] else None
-        self._lm = _restored_lm(state["lm"], self._lm, allow_unsafe_lm_state)
-        self.adapter = None
-        if state["adapter"] is not None:
-            restore_adapter(state["adapter"], self._lm)
-            self.adapter = state["adapter"]["name"]
+        self.budget, self._lm, self.adapter = budget, lm, None
+        if saved.adapter is not None:
+            self.adapter = saved.adapter.name
             choose_format(self.format, self.model)
         return self
 
@@ -304,6 +312,12 @@ class Asks:
     def asked(self) -> list[Predictor]:
         """Every predictor of the module."""
         return [self.predict]
+
+    @property
+    def signature(self) -> type[dspy.Signature]:
+        """What its predictor asks."""
+        signature: type[dspy.Signature] = self.predict.signature
+        return signature
 
     @property
     def lm(self) -> Any:
@@ -359,6 +373,8 @@ def as_input(value: Any, annotation: Any) -> Any:
 def _restored_lm(saved: Any, present: Any, unsafe: bool) -> Any:
     """The model that a saved program names; the LM object at hand where that is the same model."""
     if not isinstance(saved, dict):
+        if saved is not None:
+            check_registered(saved)
         return present if saved is not None and string_of(present) == saved else saved
     if isinstance(present, dspy.BaseLM) and base_name(present.model) == (saved.get("door") or saved.get("model")):
         return present

@@ -6,17 +6,19 @@ them) is found from its attributes, as dspy finds parameters. Any dspy.Module ar
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from typing import Any, ClassVar, Self
 
 import dspy
 from dspy.predict.parameter import Parameter
 
-from signatures import LabelScale, NumberScale, Scale
-from stl_programs.engine import Budget
+from stl_programs.construct import check_types, construct, missing
 from stl_programs.errors import StlError
+from stl_programs.models.credentials import public
+from stl_programs.outside import parsed, said, shown
 from stl_programs.predictor import Predictor
+from stl_programs.saved_settings import decoded_settings, settings_of
+from stl_programs.saved_states import SavedModule, SavedSettings
 
 Part = Any
 """A Predictor, a Saved module, any other dspy module, or a list or dict of them."""
@@ -30,6 +32,8 @@ class Saved(dspy.Module):
 
     settings: tuple[str, ...] = ()
     """Names of attributes that are saved: constructor arguments that are JSON, a scale or a budget."""
+    arguments: ClassVar[dict[str, str]] = {}
+    """Constructor arguments by the settings that have other names than they."""
     kinds: ClassVar[dict[str, type[Saved]]] = {}
 
     __getattribute__ = object.__getattribute__  # dspy's looks at every access, to warn of calls of `forward`
@@ -44,21 +48,33 @@ class Saved(dspy.Module):
 
     def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
         """Everything that makes this module what it is: kind, settings, parts. Holds no key and no weights."""
-        return {"kind": type(self).__name__, "settings": {name: encoded(getattr(self, name)) for name in self.settings},
+        return {"kind": type(self).__name__, "settings": settings_of(self),
                 "parts": {name: _dumped(part) for name, part in _parts(self)}}
 
     def load_state(self, state: dict[str, Any], *, allow_unsafe_lm_state: bool = False) -> Self:
         """Become what `state` says. A part of another kind is replaced by one of that kind.
 
-        Raises StlError for a state of another kind, and for a kind that no imported class has.
+        Raises StlError for a state of another kind, for a kind that no imported class has, and for settings that the
+        constructor would refuse.
         """
-        if state.get("kind") != type(self).__name__:
-            raise StlError(f"the saved part is a {state.get('kind')}, this is a {type(self).__name__}")
-        restore_settings(self, state["settings"])
-        present = dict(_parts(self))
-        for name, part in state["parts"].items():
-            setattr(self, name, _loaded(part, present.get(name), allow_unsafe_lm_state))
+        saved = parsed(SavedModule, state, f"no saved {type(self).__name__}")
+        if saved.kind != type(self).__name__:
+            raise StlError(f"the saved part is a {saved.kind[:100]}, this is a {type(self).__name__}")
+        settings, places = decoded_settings(self, saved.settings), _places(self)
+        if lost := [name for name, part in places.items() if part and name not in saved.parts]:
+            raise StlError(f"the saved {saved.kind} says nothing of its {lost[0]}, and this one has one; load the file "
+                           "that save wrote")
+        for name, part in saved.parts.items():
+            if name not in places:
+                raise StlError(f"{type(self).__name__} has no part {name[:100]!r}; it has "
+                               f"{', '.join(places) or 'none'}: build the program as the saved "
+                               "one was, then load")
+            setattr(self, name, _within(name, part, places[name], allow_unsafe_lm_state))
+        _take(self, settings)
         return self
+
+    def check_restored(self, settings: dict[str, Any]) -> None:
+        """Raises ValueError for settings of a file that are no arguments of the constructor, and wrong."""
 
     def named_parameters(self) -> list[tuple[str, Any]]:
         """As dspy's, and before them the settings, so that an outer module saves them with its own."""
@@ -77,13 +93,14 @@ class _Settings(Parameter):
     def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
         module = self.module
         return {"kind": type(module).__name__, "shape": shape(module),
-                "settings": {name: encoded(getattr(module, name)) for name in module.settings}}
+                "settings": settings_of(module)}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        if (found := shape(self.module)) != state["shape"]:
-            raise StlError(f"the saved program is made of {state['shape']}, this one of {found}; build it of the same "
-                           "parts before loading (a compiled PerDepth has one Value per depth)")
-        restore_settings(self.module, state["settings"])
+        saved = parsed(SavedSettings, state, "no saved settings")
+        if (found := shape(self.module)) != saved.shape:
+            raise StlError(f"the saved program is made of {saved.shape[:500]}, this one of {found}; build it of "
+                           "the same parts before loading (a compiled PerDepth has one Value per depth)")
+        _take(self.module, decoded_settings(self.module, saved.settings))
 
 
 def shape(module: Saved) -> str:
@@ -94,32 +111,61 @@ def shape(module: Saved) -> str:
     return f"{type(module).__name__}({', '.join((*inner, *lists))})"
 
 
-def restore_settings(module: Saved, settings: dict[str, Any]) -> None:
-    """Set what a saved part says. Raises StlError for a name that is no setting of the module's class."""
-    if unknown := set(settings) - set(module.settings):
-        raise StlError(f"{type(module).__name__} has no setting {', '.join(sorted(unknown))}; it has "
-                       f"{', '.join(module.settings) or 'none'}: load it with the version that saved it")
+def _take(module: Saved, settings: dict[str, Any]) -> None:
+    """Set what a file says, once the class's own constructor would take it."""
+    given = _given(type(module), settings)
+    check_types(type(module), given)
+    for name in missing(type(module), given):
+        if hasattr(module, name):
+            given[name] = getattr(module, name)
+    if not missing(type(module), given):
+        construct(type(module), given)
+    try:
+        module.check_restored(settings)
+    except (ValueError, TypeError) as error:
+        raise StlError(f"{type(module).__name__}: {said(error)}") from None
     for name, setting in settings.items():
-        if not (isinstance(setting, dict) and "function" in setting):
-            setattr(module, name, decoded(setting))
-        elif encoded(getattr(module, name, None)) != setting:
-            raise StlError(f"{type(module).__name__} was saved with {name}={setting['function']}; functions are not "
-                           "loaded from files: build the program with that one, then load")
+        setattr(module, name, setting)
+
+
+def _given(kind: type[Saved], settings: dict[str, Any]) -> dict[str, Any]:
+    return {kind.arguments.get(name, name): setting for name, setting in settings.items()}
 
 
 def build(state: dict[str, Any], allow_unsafe_lm_state: bool = False) -> Saved:
-    """The part that `state` describes, by its kind.
+    """The part that `state` describes, by its kind: made by its class's constructor, then filled.
 
-    Raises StlError where no class of that name is defined: import the module that defines it before loading.
+    Raises StlError where no class of that name is defined (import the module that defines it before loading), and for
+    one whose constructor needs what a file does not hold.
     """
-    kind = state.get("kind")
-    found = Saved.kinds.get(str(kind))
-    if found is None:
-        raise StlError(f"the saved program holds a {kind!r}, and no such class is imported; import the module that "
-                       "defines it, then load again")
-    part = found.__new__(found)
-    dspy.Module._base_init(part)
-    return part.load_state(state, allow_unsafe_lm_state=allow_unsafe_lm_state)
+    saved = parsed(SavedModule, state, "no saved part")
+    kind = Saved.kinds.get(saved.kind)
+    if kind is None:
+        raise StlError(f"the saved program holds a {saved.kind[:100]!r}, and no such class is imported; import the "
+                       "module that defines it, then load again")
+    settings = {name: setting for name, setting in saved.settings.items() if name in kind.settings
+                and not (isinstance(setting, dict) and "function" in setting)}
+    given, parts = _given(kind, decoded_settings(kind.__new__(kind), settings)), dict(saved.parts)
+    for name in missing(kind, given):
+        source = "predict" if name == "signature" else name
+        if source in parts:
+            parts[source] = _within(source, parts[source], None, allow_unsafe_lm_state)
+            given[name] = getattr(parts[source], "signature", None) if name == "signature" else parts[source]
+    if needed := missing(kind, given):
+        raise StlError(f"the saved program holds a {saved.kind}, whose constructor needs {' and '.join(needed)}, which "
+                       "no file holds; build the program with one in that place, then load")
+    made: Saved = construct(kind, given)
+    return made.load_state({**state, "parts": parts}, allow_unsafe_lm_state=allow_unsafe_lm_state)
+
+
+def _places(module: Saved) -> dict[str, Part]:
+    """The attributes of a module that hold parts, or could."""
+    return {name: part for name, part in vars(module).items() if name not in _OF_DSPY and name not in module.settings
+            and (_is_part(part) or part is None or part in ([], {}))}
+
+
+_OF_DSPY = frozenset(vars(dspy.Module()))
+"""Attributes of every dspy module."""
 
 
 def _parts(module: Saved) -> Iterator[tuple[str, Part]]:
@@ -143,73 +189,62 @@ def _dumped(part: Part) -> Any:
         return {"of": {name: _dumped(one) for name, one in part.items()}}
     if isinstance(part, (Predictor, Saved)):
         return part.dump_state()
-    return {"dspy": type(part).__name__, "state": part.dump_state()}
+    return {"dspy": type(part).__name__, "state": _without_keys(part.dump_state())}
+
+
+def _without_keys(state: Any) -> Any:
+    """A state of dspy's, whose LMs may hold what is nobody else's."""
+    if isinstance(state, dict):
+        return {name: public(inner) if name == "lm" else _without_keys(inner) for name, inner in state.items()}
+    return state
+
+
+def _within(name: str, state: Any, present: Part, unsafe: bool) -> Part:
+    """`_loaded`, with the part's name before whatever is wrong in it."""
+    try:
+        return _loaded(state, present, unsafe)
+    except StlError as error:
+        raise type(error)(f"{name[:100]}: {error}") from None
 
 
 def _loaded(state: Any, present: Part, unsafe: bool) -> Part:
     """`present` where it is of the saved kind, made to be what the state says; else a new part."""
     if isinstance(state, list):
         row = present if isinstance(present, list) and len(present) == len(state) else [None] * len(state)
-        return [_loaded(one, of, unsafe) for one, of in zip(state, row, strict=True)]
-    if "of" in state:
+        return state if _is_part(state) else [
+            _within(str(i), one, of, unsafe) for i, (one, of) in enumerate(zip(state, row, strict=True))]
+    if isinstance(state, dspy.Module):
+        return state
+    if not isinstance(state, dict):
+        raise StlError(f"{shown(state)} is no part of a program")
+    if isinstance(state.get("of"), dict):
         old = present if isinstance(present, dict) else {}
-        return {name: _loaded(one, old.get(name), unsafe) for name, one in state["of"].items()}
+        return {name: _within(shown(name), one, old.get(name), unsafe) for name, one in state["of"].items()}
+    if isinstance(present, Predictor) and not {"signature", "lm"} <= set(state):
+        raise StlError("the saved part is no predictor, and this one is; build the program of the same parts before "
+                       "loading")
     if "dspy" in state:
         return _loaded_by_dspy(state, present, unsafe)
     if "kind" in state:
         if type(present).__name__ == state["kind"]:
             return present.load_state(state, allow_unsafe_lm_state=unsafe)
         return build(state, unsafe)
+    if isinstance(present, Saved):
+        raise StlError(f"the saved part says no kind, and this one is a {type(present).__name__}")
     predictor = present if isinstance(present, Predictor) else Predictor.blank()
     return predictor.load_state(state, allow_unsafe_lm_state=unsafe)
 
 
 def _loaded_by_dspy(state: dict[str, Any], present: Part, unsafe: bool) -> dspy.Module:
     """A dspy module's own state, into the one at hand: dspy does not say how to build it."""
-    if type(present).__name__ != state["dspy"]:
+    if type(present).__name__ != state["dspy"] or isinstance(present, (Saved, Predictor)):
         found = "nothing" if present is None else f"a {type(present).__name__}"
-        raise StlError(f"the saved program holds a dspy.{state['dspy']}, and this one has {found} in its place; build "
-                       "it of the same parts before loading")
-    present.load_state(state["state"], allow_unsafe_lm_state=unsafe)
+        raise StlError(f"the saved program holds a dspy.{shown(state['dspy'])}, and this one has {found} in its place; "
+                       "build it of the same parts before loading")
+    try:
+        present.load_state(state.get("state"), allow_unsafe_lm_state=unsafe)
+    except StlError:
+        raise
+    except Exception as error:  # dspy says in many ways that a state is none
+        raise StlError(f"no saved dspy.{type(present).__name__}: {said(error)}") from None
     return present
-
-
-def encoded(setting: Any) -> Any:
-    """A setting as JSON. Raises StlError for one that is none."""
-    if isinstance(setting, LabelScale):
-        return {"labels": [list(label) for label in setting.labels]}
-    if isinstance(setting, NumberScale):
-        return {"low": setting.low, "high": setting.high}
-    if isinstance(setting, Budget):
-        return {"budget": setting.to_dict()}
-    if isinstance(setting, (list, tuple)):
-        return [encoded(one) for one in setting]
-    if setting is None or isinstance(setting, (bool, int, float, str)):
-        return setting
-    if callable(setting):
-        name = f"{setting.__module__}.{getattr(setting, '__qualname__', type(setting).__qualname__)}"
-        return {"function": name} | ({"code": _code(setting)} if "<" in name else {})
-    raise StlError(f"the setting {setting!r} cannot be saved: settings are JSON, scales, budgets or functions by name")
-
-
-def _code(function: Any) -> str:
-    """Tells lambdas and inner functions apart, which share their names."""
-    code = function.__code__
-    held = [cell.cell_contents for cell in function.__closure__ or ()]
-    return hashlib.blake2b(f"{code.co_code.hex()} {code.co_consts} {code.co_names} {held}".encode(),
-                           digest_size=6).hexdigest()
-
-
-def decoded(setting: Any) -> Any:
-    """The inverse of `encoded`."""
-    match setting:
-        case {"labels": labels}:
-            scale: Scale = LabelScale(tuple((str(word), float(worth)) for word, worth in labels))
-            return scale
-        case {"low": low, "high": high}:
-            return NumberScale(float(low), float(high))
-        case {"budget": limits}:
-            return Budget(**limits)
-        case list():
-            return [decoded(one) for one in setting]
-    return setting

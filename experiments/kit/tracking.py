@@ -6,13 +6,16 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import StringConstraints
 
 from optimizers import Iteration, SelfTaughtLookahead
 from optimizers.loop import Stage, Tuned
 from stl_programs import SearchProgram
 from stl_programs.costs import AMOUNTS, Bill, bills_of, total, training_bill
 from stl_programs.extras import need
+from stl_programs.outside import CONFIG_BYTES, Strict, parsed, read_json
 from stl_programs.records import Usage
 from stl_programs.viewer import tree_page
 
@@ -46,9 +49,9 @@ class MlflowCallback:
             self.experiment, artifact_location=artifacts_of(self.store))
         mlflow.set_experiment(experiment_id=experiment)
         self._notes = optimizer.run_dir / "mlflow.json"
-        notes = json.loads(self._notes.read_text()) if self._notes.exists() else {}
-        if notes.get("store") == self.store and _exists(notes["parent"]):  # the compile goes on, and so do its runs
-            self.parent, self.children = notes["parent"], {int(k): run for k, run in notes["children"].items()}
+        notes = read_notes(self._notes)
+        if notes and notes.store == self.store and _exists(notes.parent):  # the compile goes on, and so do its runs
+            self.parent, self.children = notes.parent, {int(k): run for k, run in notes.children.items()}
             return
         self.parent = mlflow.MlflowClient().create_run(experiment, run_name=self.run_name).info.run_id
         self._keep_notes()
@@ -140,6 +143,22 @@ def artifacts_of(store: str) -> str | None:
     """Beside a sqlite store's file; MLflow's own choice for any other store."""
     file = store.removeprefix("sqlite:///")
     return None if file == store else (Path(file).resolve().parent / "mlruns").as_uri()
+
+
+class Notes(Strict):
+    """The runs of a compile, by MLflow's names."""
+
+    store: str
+    parent: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{1,64}$")]
+    children: dict[Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")], str]
+
+
+def read_notes(path: Path) -> Notes | None:
+    """What a compile wrote of its runs; None where it wrote nothing. Raises StlError for a file of anything else."""
+    if not path.exists():
+        return None
+    found = read_json(path, CONFIG_BYTES, "the list of a compile's MLflow runs")
+    return parsed(Notes, found, f"{path} is not the list of a compile's MLflow runs")
 
 
 def _exists(run: str) -> bool:

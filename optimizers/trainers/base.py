@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from optimizers.data.rows import Dataset
 from stl_programs.errors import AdapterError, ModelError, StlError
 from stl_programs.extras import need
+from stl_programs.models.adapters import read_provenance
 from stl_programs.models.artifacts import PROVENANCE, adapter_hash, weights_hash
 
 LIBRARIES = ("torch", "transformers", "peft", "trl", "datasets")
@@ -108,7 +109,7 @@ class Trainer(ABC):
         """The provenance of the adapter at `out`, if it is the one that `record` describes."""
         if not (out / PROVENANCE).is_file():
             raise AdapterError(f"{out} is there and is no adapter of this project; choose another directory")
-        found: dict[str, Any] = json.loads((out / PROVENANCE).read_text(encoding="utf-8"))
+        found = read_provenance(out).model_dump(exclude_unset=True)
         defaults = json.loads(json.dumps(asdict(type(self.settings)())))
         found["settings"] = defaults | found.get("settings", {})  # a field it lacks is younger than it
         if any(found.get(key) != record[key] for key in record if key != "stl" or "stl" in found):

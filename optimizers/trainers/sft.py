@@ -13,6 +13,7 @@ from optimizers.data.rows import Dataset
 from optimizers.trainers.base import Progress, Trainer
 from optimizers.trainers.targets import lora_targets
 from stl_programs.errors import AdapterError, StlError
+from stl_programs.models.adapters import check_adapter, read_config, read_provenance
 from stl_programs.models.artifacts import PROVENANCE, weights_hash
 
 SMALL = 20_000_000
@@ -99,15 +100,16 @@ def _check_start(adapter: Path, base_sha256: str, settings: LoraSettings) -> Non
     """Raises AdapterError where a training with these settings cannot go on from `adapter`."""
     if not (adapter / PROVENANCE).is_file():
         raise AdapterError(f"continue_from={adapter} is no adapter of this project: it has no {PROVENANCE}")
-    trained_on = json.loads((adapter / PROVENANCE).read_text(encoding="utf-8"))["base_sha256"]
+    trained_on = read_provenance(adapter).base_sha256
     if trained_on != base_sha256:
         raise AdapterError(f"continue_from={adapter} was trained on base {trained_on[:12]}; this base is "
                            f"{base_sha256[:12]}")
-    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    if (config["r"], config["lora_alpha"]) != (settings.rank, settings.alpha):
-        raise AdapterError(f"continue_from={adapter} has rank {config['r']} and alpha {config['lora_alpha']}; the "
+    check_adapter(adapter)
+    config = read_config(adapter)
+    if (config.r, config.lora_alpha) != (settings.rank, settings.alpha):
+        raise AdapterError(f"continue_from={adapter} has rank {config.r} and alpha {config.lora_alpha:g}; the "
                            f"settings say {settings.rank} and {settings.alpha}: make them equal")
-    if settings.target_modules and (tuned := sorted(config["target_modules"])) != list(settings.target_modules):
+    if settings.target_modules and (tuned := sorted(config.target_modules)) != list(settings.target_modules):
         raise AdapterError(f"continue_from={adapter} tunes {', '.join(tuned)}; the settings say target_modules="
                            f"{list(settings.target_modules)}: make them equal")
 
@@ -216,6 +218,6 @@ def _save(model: Any, base: Path, folder: Path) -> None:
     model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
     file = folder / "adapter_config.json"
     config = json.loads(file.read_text(encoding="utf-8"))
-    config["target_modules"] = sorted(config["target_modules"])
+    config.target_modules = sorted(config.target_modules)
     config["base_model_name_or_path"] = base.name
     file.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")

@@ -30,8 +30,8 @@ class Budget:
     def __post_init__(self) -> None:
         for field in fields(self):
             limit = getattr(self, field.name)
-            if limit is not None and not limit > 0:
-                raise ValueError(f"Budget({field.name}={limit!r}): a limit is above 0; leave it out for none")
+            if limit is not None and (isinstance(limit, bool) or not isinstance(limit, (int, float)) or not limit > 0):
+                raise ValueError(f"Budget({field.name}={limit!r}): a limit is a number above 0; leave it out for none")
 
     @property
     def counts_calls(self) -> bool:

@@ -14,13 +14,14 @@ from stl_programs.models.base import Messages, Model, Prices, Reply, ReplyOption
 from stl_programs.models.registry import (
     EMBEDDED,
     adapter_path,
-    base_name,
     load,
     register_adapter,
     string_of,
     unregister_adapter,
 )
 from stl_programs.models.served.sessions import close_sessions
+from stl_programs.models.versions import base_name, is_adapter, registered_adapters
 
 __all__ = ["EMBEDDED", "PROVENANCE", "Messages", "Model", "Prices", "Reply", "ReplyOptions", "Request", "adapter_hash",
-           "adapter_path", "base_name", "close_sessions", "load", "register_adapter", "string_of", "unregister_adapter"]
+           "adapter_path", "base_name", "close_sessions", "is_adapter", "load", "register_adapter",
+           "registered_adapters", "string_of", "unregister_adapter"]

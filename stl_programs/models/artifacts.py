@@ -1,4 +1,4 @@
-"""Identities: of weights and adapters on a disk, and of a model among others of its name."""
+"""Identities: of weights and adapters on a disk, and of a model among others of its name; the files of an adapter."""
 
 from __future__ import annotations
 
@@ -9,11 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from stl_programs.errors import AdapterError, ModelError
+from stl_programs.outside import CONFIG_BYTES, chunks_of
 
 SECRETS = re.compile("key|token|secret|password|credential|auth|header|cookie", re.IGNORECASE)
 """How fields are named whose values are not written down."""
 PROVENANCE = "provenance.json"
 """What an adapter's folder says of its training."""
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+README = "README.md"
+WEIGHT_BYTES = 2**35
+"""Most bytes of an adapter's weights."""
+LIMITS = {CONFIG: CONFIG_BYTES, WEIGHTS: WEIGHT_BYTES, PROVENANCE: 16 * CONFIG_BYTES, README: CONFIG_BYTES}
+"""The files of an adapter, and most bytes of each."""
 CHUNK = 2**24
 """Bytes read at once: a shard may be larger than the memory that is free."""
 
@@ -68,11 +75,16 @@ def _hash(files: tuple[tuple[Path, int, int], ...]) -> str:
 
 
 def adapter_hash(directory: Path) -> str:
-    """SHA-256 of an adapter's weights and configuration."""
+    """SHA-256 of an adapter's weights and configuration. Raises AdapterError for a folder without them, or with links
+    in their places."""
     digest = hashlib.sha256()
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
+    for name in (CONFIG, WEIGHTS):
         file = directory / name
+        if file.is_symlink():
+            raise AdapterError(f"{file} is a symbolic link, and none is followed; put the file itself there")
         if not file.is_file():
-            raise AdapterError(f"{directory} is no adapter: {name} is missing")
-        digest.update(file.read_bytes())
+            raise AdapterError(f"{directory} is no adapter: {name} is missing; copy the whole folder that the training "
+                               "wrote")
+        for chunk in chunks_of(file, LIMITS[name], "a file of an adapter", AdapterError):
+            digest.update(chunk)
     return digest.hexdigest()

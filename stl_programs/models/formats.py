@@ -20,6 +20,7 @@ from signatures import NO_ACTION
 from stl_programs.errors import AdapterError, ModelError
 from stl_programs.models.base import Model
 from stl_programs.models.brought import BROUGHT, brought
+from stl_programs.models.versions import is_adapter
 
 
 def _is_lookahead(signature: type[dspy.Signature]) -> bool:
@@ -215,7 +216,7 @@ def choose_format(name: str | None, model: Model) -> dspy.Adapter:
     own = model.prompt_format
     if name is None or name == format_name(own):
         return own
-    if getattr(model, "tuned", False):
+    if is_adapter(model.name):
         raise AdapterError(f"{model.name} was trained on the format {format_name(own)!r} and cannot be asked in "
                            f"{name!r}; leave format= out, or train an adapter on {name!r}")
     return FORMATS[name]()

@@ -10,17 +10,25 @@ takes the prices of the paper's Table 7, which ship with the package.
 
 from __future__ import annotations
 
-import json
-import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
+
+from pydantic import Field, model_validator
 
 from stl_programs.errors import ModelError
 from stl_programs.models.base import Prices
+from stl_programs.models.versions import VERSION, base_name
+from stl_programs.outside import Strict, parsed, read_json
 
+PRICE_BYTES = 2**22
+"""Most bytes of a price file."""
+Price = Annotated[float, Field(ge=0, le=1e12)]
+EXAMPLE = ('{"provider/model": {"prompt": 2.5, "completion": 10}}, dollars per million tokens, and '
+           '"training_per_hour": 2.5 where training costs something')
 PAPER = Path(__file__).parent / "paper_prices.json"
 SERVING_YOUR_WEIGHTS = frozenset({
     "embedded", "local", "hosted_vllm", "vllm", "ollama", "ollama_chat", "huggingface", "llamafile", "lm_studio",
@@ -75,40 +83,65 @@ _NONE = _File({}, {}, None)
 
 
 def _find(table: dict[str, Any], name: str) -> Any:
-    for found in (name, name.rpartition("@")[0]):  # of a model whose own name has an "@", and of an adapter
-        for known in (found, found.rpartition("/")[2].lower()):
-            if (row := table.get(known)) is not None:
-                return row
+    """By the whole name, by its last part for every provider; an adapter's by its base's.
+
+    What a server of weights that you bring calls NAME@VERSION is an adapter of NAME, known to this process or not.
+    """
+    base, _, version = name.rpartition("@")
+    served = bool(base and VERSION.fullmatch(version)) and name.partition("/")[0].lower() in SERVING_YOUR_WEIGHTS
+    for one in dict.fromkeys((name, base if served else base_name(name))):
+        for known in (one, one.rpartition("/")[2].lower()):
+            if known in table:
+                return table[known]
     return None
 
 
 @lru_cache
 def _read(path: Path) -> _File:
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-        hourly = rows.pop("training_per_hour", None)
-        return _File({name: _prices(row) for name, row in rows.items() if set(row) != {"open"}},
-                     {name: _flag(row["open"]) for name, row in rows.items() if "open" in row},
-                     None if hourly is None else _price(hourly))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ModelError(f"STL_PRICES={path}: not a price file ({type(error).__name__}: {error}); write "
-                         '{"provider/model": {"prompt": 2.5, "completion": 10}}, dollars per million tokens, and '
-                         '"training_per_hour": 2.5 where training costs something') from None
+    error = _error(path)
+    rows = parsed(_Prices, read_json(path, PRICE_BYTES, "a price file", error), "not a price file", error)
+    priced = {name: row for name, row in rows.models.items() if row.prompt is not None}
+    return _File({name: row.prices() for name, row in priced.items()},
+                 {name: row.open for name, row in rows.models.items() if row.open is not None}, rows.training_per_hour)
 
 
-def _prices(row: dict[str, Any]) -> Prices:
-    prompt, completion = _price(row["prompt"]), _price(row["completion"])
-    return Prices(prompt / 1e6, _price(row.get("cached_prompt", row["prompt"])) / 1e6, completion / 1e6)
+def _error(path: Path) -> Callable[[str], ModelError]:
+    return lambda line: ModelError(f"STL_PRICES={path} is not a price file: {line.removeprefix('not a price file: ')}; "
+                                   f"write {EXAMPLE}")
 
 
-def _price(value: Any) -> float:
-    price = float(value)
-    if not (math.isfinite(price) and price >= 0):
-        raise ValueError(f"{value!r} is no price: a finite number, 0 or above")
-    return price
+class _Row(Strict):
+    """A model's line."""
+
+    prompt: Price | None = None
+    completion: Price | None = None
+    cached_prompt: Price | None = None
+    open: bool | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (self.prompt is None) != (self.completion is None):
+            raise ValueError("prompt and completion belong together")
+        if self.prompt is None and (self.open is None or self.cached_prompt is not None):
+            raise ValueError("it names no price of prompt and completion")
+        return self
+
+    def prices(self) -> Prices:
+        prompt, completion = self.prompt or 0.0, self.completion or 0.0
+        cached = prompt if self.cached_prompt is None else self.cached_prompt
+        return Prices(prompt / 1e6, cached / 1e6, completion / 1e6)
 
 
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"\"open\": {value!r} is neither true nor false")
-    return value
+class _Prices(Strict):
+    """A price file: rows by a model's name, beside the one key that is none."""
+
+    training_per_hour: Price | None = None
+    models: dict[str, _Row]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _apart(cls, found: Any) -> Any:
+        if not isinstance(found, dict):
+            return found
+        return {"models": {name: row for name, row in found.items() if name != "training_per_hour"},
+                "training_per_hour": found.get("training_per_hour")}

@@ -14,9 +14,11 @@ from stl_programs.environments.base import Environment, with_fields
 from stl_programs.errors import BudgetSpent, ModelError, StlError
 from stl_programs.models import Model
 from stl_programs.models.formats import choose_format
+from stl_programs.outside import parsed, shown
 from stl_programs.policies import BasePolicy, LegalMoves
 from stl_programs.predictor import Predictor
 from stl_programs.records import Action, Information, Task, ValueEstimate
+from stl_programs.saved_states import SavedModule
 from stl_programs.saving import Saved
 from stl_programs.search.files import load_program, write_program
 from stl_programs.search.parts import best_kept_leaf, distinct, score_of, set_priors
@@ -57,6 +59,7 @@ class SearchProgram(Saved):
 
     settings: tuple[str, ...] = ("seed", "budget", "expand_what")
     """Names of attributes that are saved; a subclass adds those of its own arguments."""
+    arguments = {"expand_what": "expand"}  # noqa: RUF012
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -364,8 +367,9 @@ class SearchProgram(Saved):
         Raises StlError for a program of another kind or environment, AdapterError where an adapter is gone, was
         changed, or belongs to another base.
         """
-        if state.get("environment") != self.environment.name:
-            raise StlError(f"the saved program is for {state.get('environment')}, this one for {self.environment.name}")
+        environment = parsed(SavedModule, state, f"no saved {type(self).__name__}").environment
+        if environment != self.environment.name:
+            raise StlError(f"the saved program is for {shown(environment)}, this one for {self.environment.name!r}")
         super().load_state(state, allow_unsafe_lm_state=allow_unsafe_lm_state)
         return self
 

@@ -21,6 +21,8 @@ class PerDepth(BaseValue):
         super().__init__()
         if not values:
             raise ValueError("PerDepth needs at least one value")
+        if wrong := [value for value in values if not isinstance(value, BaseValue)]:
+            raise TypeError(f"PerDepth of a {type(wrong[0]).__name__}: each is a value, one per depth")
         self.values = list(values)
 
     @property

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import NoneType
 from typing import Any
 
 import dspy
 
-from signatures import NO_ACTION, Scale
+from signatures import NO_ACTION, LabelScale, NumberScale, Scale
 from stl_programs import engine
 from stl_programs.engine import Budget
 from stl_programs.environments.base import Judge
@@ -16,7 +17,7 @@ from stl_programs.models import Model
 from stl_programs.predictor import Asks, Draw, Predictor
 from stl_programs.records import Sample, Usage, ValueEstimate
 from stl_programs.situations import Situation
-from stl_programs.values.base import Aggregate, BaseValue, aggregate
+from stl_programs.values.base import Aggregate, BaseValue, aggregate, check_aggregate
 
 
 class Value(Asks, BaseValue):
@@ -42,8 +43,7 @@ class Value(Asks, BaseValue):
                  rationale: str = "nested", temperature: float | None = None, max_tokens: int | None = None,
                  format: str | None = None, budget: Budget | None = None):
         super().__init__()
-        if aggregate not in ("median", "mean", "max"):
-            raise ValueError(f"aggregate={aggregate!r}: choose median, mean or max")
+        check_aggregate(aggregate)
         if rationale not in ("nested", "innermost"):
             raise ValueError(f"rationale={rationale!r}: choose 'nested' or 'innermost'")
         options: dict[str, Any] = {"role": "value", "samples": samples, "temperature": temperature,
@@ -54,6 +54,15 @@ class Value(Asks, BaseValue):
         self.scales: list[list[Any]] = [[page, judge.scale] for page, judge in (judges or {}).items()]
         self.offsets = [page for page, judge in (judges or {}).items() if judge.offset]
         self.aggregate, self.scale, self.rationale = aggregate, scale, rationale
+
+    def check_restored(self, settings: dict[str, Any]) -> None:
+        """The scales and offsets of pages are one per page, of pages that have a judge."""
+        for row in settings.get("scales", []):
+            if not (isinstance(row, list) and len(row) == 2 and row[0] in self.pages and isinstance(
+                    row[1], (LabelScale, NumberScale, NoneType))):
+                raise ValueError(f"scales: {row!r} is no page that has a judge, and its scale")
+        if wrong := [page for page in settings.get("offsets", []) if page not in self.pages]:
+            raise ValueError(f"offsets: {wrong[0]!r} is no page that has a judge")
 
     @property
     def model(self) -> Model:

@@ -13,7 +13,7 @@ from stl_programs.errors import BudgetSpent
 from stl_programs.predictor import Asks, Predictor
 from stl_programs.records import Sample
 from stl_programs.situations import Situation
-from stl_programs.values.base import Aggregate, BaseValue, Judged, aggregate
+from stl_programs.values.base import Aggregate, BaseValue, Judged, aggregate, check_aggregate
 
 
 class AsksTogether(Asks, BaseValue):
@@ -46,6 +46,7 @@ class SiblingValue(AsksTogether):
     def __init__(self, signature: type[dspy.Signature], lm: Any = None, *, aggregate: Aggregate = "median",
                  **options: Any):
         super().__init__(signature, lm, **options)
+        check_aggregate(aggregate)
         self.aggregate: Aggregate = aggregate
 
     async def aforward(self, situations: Sequence[Situation]) -> list[Judged]:

@@ -105,7 +105,7 @@ def test_a_run_records_what_it_used(env, tmp_path):
     ({"stl": {"others_per_top": -1}}, r"training\.stl\.others_per_top=-1: at least 0, or 'all'"),
     ({"stl": {"iterations": 2}}, r"training\.stl\.iterations is unknown; write rollout_aggregate, "),
     ({"sft": {}}, r"training\.sft is unknown; write lora or stl"),
-    ([], r"training is \[\]; write an object")])
+    ([], r"training is a list of 0: input should be a valid dictionary")])
 def test_a_bad_file_is_one_clear_error(env, tmp_path, training, why):
     folder = directory(tmp_path / "bad", {"training": training})
     stl = SelfTaughtLookahead(weights=folder, run_dir=tmp_path / "run")
@@ -115,8 +115,8 @@ def test_a_bad_file_is_one_clear_error(env, tmp_path, training, why):
 
 
 @pytest.mark.parametrize(("text", "why"), [
-    ("{", "is no JSON"), ("[1]", "holds a list; write an object"), ('{"trainin": {}}', "'trainin' is unknown; write"),
-    ('{"prompt_format": 3}', "prompt_format is 3; write a name")])
+    ("{", "is not an object"), ("[1]", "it is a list of 1"), ('{"trainin": {}}', "'trainin' is unknown"),
+    ('{"prompt_format": 3}', "prompt_format is 3: input should be a valid string")])
 def test_a_file_that_is_none_is_one_clear_error(tmp_path, text, why):
     folder = directory(tmp_path / "bad", text)
     with pytest.raises(ModelError, match=rf"stl_programs\.json.*{why}"):

@@ -99,12 +99,26 @@ def test_training_costs_what_the_user_says_an_hour_does(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("text", ['{"a/b": {"prompt": -1, "completion": 1}}', '{"training_per_hour": -2}', "[]",
-                                  '{"a/b": {"prompt": 1}}', '{"a/b": {"open": "yes"}}', '{"training_per_hour": "NaN"}'])
+                                  '{"a/b": {"prompt": 1}}', '{"a/b": {"open": "yes"}}', '{"training_per_hour": "NaN"}',
+                                  '{"a/b": {"prompt": NaN, "completion": 1}}', '{"a/b": {"prompt": 1e999}}', "", "{",
+                                  '{"a/b": {"prompt": "1", "completion": 1}}', '{"a/b": 1}', '{"a/b": {}}', "[" * 10**5,
+                                  '{"a/b": {"prompt": ' + "9" * 5000 + ', "completion": 1}}', '"\udcff"',
+                                  '{"a/b": {"prompt": 1, "completion": 1, "cached": 1}}'])
 def test_a_wrong_price_file_is_one_clear_error(tmp_path, monkeypatch, text):
-    (tmp_path / "prices.json").write_text(text)
+    (tmp_path / "prices.json").write_text(text, errors="surrogateescape")
     monkeypatch.setenv("STL_PRICES", str(tmp_path / "prices.json"))
-    with pytest.raises(ModelError, match="not a price file"):
+    with pytest.raises(ModelError, match="not a price file") as error:
         training_price()
+    assert "\n" not in str(error.value) and len(str(error.value)) < 1000
+
+
+def test_an_at_sign_of_a_models_own_name_is_no_adapters(tmp_path, monkeypatch):
+    (tmp_path / "prices.json").write_text(json.dumps({
+        "vertex_ai/claude@2024": {"prompt": 3, "completion": 3}, "openai/qwen": {"prompt": 1, "completion": 1},
+        "hosted_vllm/qwen": {"prompt": 2, "completion": 2}}))
+    monkeypatch.setenv("STL_PRICES", str(tmp_path / "prices.json"))
+    assert own_price("vertex_ai/claude@2024").prompt == 3e-6 and own_price("openai/qwen@q4_k_m") is None
+    assert own_price("hosted_vllm/qwen@value-v1").prompt == 2e-6, "a server of one's own names its adapters like this"
 
 
 def test_open_weights_go_by_the_name(monkeypatch):

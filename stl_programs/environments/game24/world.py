@@ -9,11 +9,15 @@ from fractions import Fraction
 from functools import cache
 from itertools import combinations_with_replacement
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, StringConstraints, ValidationError
 
 from signatures.game24 import SCALE, EstimateNumbers, LookaheadNumbers, ProposeMoves
 from stl_programs.environments.base import Environment
 from stl_programs.environments.game24 import arithmetic
 from stl_programs.errors import TaskError
+from stl_programs.outside import CONFIG_BYTES, read_text, said
 from stl_programs.records import Action, State, Task, Transition
 
 Numbers = tuple[Fraction, ...]
@@ -228,17 +232,24 @@ def reachable(puzzles: list[str], smallest: int = 2) -> set[Numbers]:
 
 
 def _published_splits(path: Path) -> dict[str, list[str]]:
+    text = read_text(path, CONFIG_BYTES, "the published puzzle list", TaskError).removeprefix("\ufeff")
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [format_numbers(parse_numbers(row["Puzzles"])) for row in csv.DictReader(file)]
-    except OSError as error:
-        raise TaskError(f"cannot read the puzzle list {path}: {error.strerror}") from error
-    except (KeyError, ValueError) as error:
-        raise TaskError(f"{path} is not the published puzzle list: no column 'Puzzles' of whole numbers") from error
+        rows = [Row.model_validate(row).Puzzles for row in csv.DictReader(text.splitlines())]
+    except (ValidationError, csv.Error) as error:
+        raise TaskError(f"{path} is not the published puzzle list: no column 'Puzzles' of whole numbers "
+                        f"({said(error)}); download it again") from None
+    rows = [format_numbers(parse_numbers(row)) for row in rows]
     if sorted(rows) != sorted(all_puzzles()):
         raise TaskError(f"{path} is not the published puzzle list of the {len(all_puzzles())} solvable puzzles")
     return {"train": rows[:800] + rows[1000:1262], "validation": rows[800:900], "test": rows[900:1000],
             "hard": rows[1262:]}
+
+
+class Row(BaseModel):
+    """A line of the published list; its other columns are not read."""
+
+    Puzzles: Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9]{1,2}( +[0-9]{1,2}){3}$",
+                                              max_length=40)]
 
 
 def _own_splits(seed: int) -> dict[str, list[str]]:

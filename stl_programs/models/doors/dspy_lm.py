@@ -9,17 +9,21 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any, Self
 
 import dspy
 from dspy import lm15
+from pydantic import Field, StringConstraints, model_validator
 
 from stl_programs.errors import AdapterError, ModelError, StlError, TransientError
 from stl_programs.models import registry
 from stl_programs.models.artifacts import adapter_hash, weights_hash
 from stl_programs.models.base import Messages, Model, Reply, ReplyOptions, Request, asked_otherwise
+from stl_programs.models.credentials import public
 from stl_programs.models.served.background import awaited, wait_for
-from stl_programs.models.served.urls import REASONING, address
+from stl_programs.models.served.urls import REASONING
+from stl_programs.models.versions import base_name
+from stl_programs.outside import Strict, one_line, parsed, shown
 
 MAX_TOKENS = 512
 """Of a reply, where the caller names no bound; as in Value and Policy."""
@@ -28,8 +32,9 @@ REASONING_MAX_TOKENS = 16_000
 OF_DSPY = frozenset({"temperature", "max_tokens", "n", "seed", "stop", "logprobs", "response_format", "num_retries",
                      "callbacks"})
 """What belongs to the dspy LM; other options belong to the connection or to the body of every request."""
-SECRETS = re.compile("key|token|secret|password|credential|auth|header|cookie", re.IGNORECASE)
-"""Names of options that are not saved."""
+ADDRESS = re.compile("base|url|uri|endpoint|host|proxy|proxies|server|model_list|engine|provider|transport",
+                     re.IGNORECASE)
+"""Names of options that say where requests go."""
 PARAMS = frozenset({"temperature", "max_tokens", "n", "seed", "stop", "logprobs"})
 NOT_TAKEN = ("top_p", "top_k", "tool_choice", "reasoning", "cache", "frequency_penalty", "presence_penalty",
              "service_tier", "user_id", "store", "probabilities", "extensions")
@@ -65,7 +70,7 @@ def lm(name: str, *, api_base: str | Sequence[str] | None = None, api_key: str |
     of_dspy = {key: value for key, value in options.items() if key in OF_DSPY}
     connection = {key: value for key, value in options.items() if key not in OF_DSPY}
     connection |= {key: value for key, value in (("api_base", base), ("api_key", api_key)) if value is not None}
-    engine = DoorEngine(_open(name, connection), _public(connection))
+    engine = DoorEngine(_open(name, connection), public(connection))
     engine.max_tokens = connection.get("max_completion_tokens")
     return DoorLM(name, engine=engine, async_engine=AsyncDoorEngine(engine), cache=cache, **of_dspy)
 
@@ -81,23 +86,58 @@ def as_dspy(model: str | Model) -> dspy.LM:
 def saved_lm(lm: dspy.BaseLM) -> dict[str, Any]:
     """What a saved predictor says of its dspy LM: model, settings and connection; no key, and no adapter."""
     if not isinstance(lm, DoorLM):
-        return lm.dump_state()
+        state: dict[str, Any] = public(lm.dump_state())
+        return state
     settings = {name: setting for name, setting in lm.kwargs.items() if name in OF_DSPY and setting is not None}
-    return {"door": registry.base_name(lm.model), "connection": lm.engine.connection, "settings": settings,
+    return {"door": base_name(lm.model), "connection": lm.engine.connection, "settings": settings,
             "cache": lm.cache}
 
 
 def restored_lm(state: dict[str, Any], unsafe: bool) -> dspy.BaseLM:
     """The inverse of `saved_lm`. Raises ModelError for a server that only the file names, unless `unsafe`."""
-    door, connection = state.get("door"), state.get("connection", {})
-    hidden = sorted({"api_base", "base_url", "model_list", "engine"} & {*state, *connection})
+    hidden = sorted(set(_addresses(state)))
     if hidden and not unsafe:
-        raise ModelError(f"the saved program asks {door or state.get('model')} with its own {' and '.join(hidden)}; "
-                         "give the predictor that dspy LM before loading, or load with allow_unsafe_lm_state=True if "
-                         "you trust the file")
-    if door is None:
-        return dspy.BaseLM.load_state(state, allow_custom_lm_class=unsafe)
-    return lm(door, **connection, **state["settings"], cache=state["cache"])
+        raise ModelError(f"the saved program asks {shown(state.get('door') or state.get('model'))} with its own "
+                         f"{' and '.join(hidden)[:200]}; give the predictor that dspy LM before loading, or load with "
+                         "allow_unsafe_lm_state=True if you trust the file")
+    try:
+        if "door" not in state:
+            return dspy.BaseLM.load_state(state, allow_custom_lm_class=unsafe)
+        saved = parsed(SavedDoor, state, "the saved dspy LM", ModelError)
+        return lm(saved.door, **saved.connection, **saved.settings, cache=saved.cache)
+    except StlError:
+        raise
+    except Exception as error:  # whatever dspy makes of a state that it did not write
+        raise ModelError(f"the saved dspy LM is none that dspy can make ({one_line(error)}); give the predictor its lm "
+                         "before loading") from None
+
+
+def _addresses(state: Any) -> Iterator[str]:
+    """The names, at any depth, of what says where requests go."""
+    if isinstance(state, dict):
+        for name, value in state.items():
+            if ADDRESS.search(str(name)) and value is not None:
+                yield str(name)
+            yield from _addresses(value)
+    elif isinstance(state, list):
+        for value in state:
+            yield from _addresses(value)
+
+
+class SavedDoor(Strict):
+    """What a saved predictor says of an LM that `lm` made."""
+
+    door: Annotated[str, StringConstraints(min_length=1, max_length=2048, pattern=r"^[^\x00-\x1f\x7f]+$")]
+    connection: dict[str, Any] = Field(default_factory=dict)
+    settings: dict[str, Any] = Field(default_factory=dict)
+    cache: bool = True
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        if wrong := sorted(({*self.settings} - (OF_DSPY - {"callbacks"})) | ({*self.connection} & (
+                OF_DSPY | {"name", "cache", "api_key"}))):
+            raise ValueError(f"{wrong[0]!r} is no setting of a saved LM")
+        return self
 
 
 def _open(name: str, connection: dict[str, Any]) -> Model:
@@ -109,14 +149,6 @@ def _open(name: str, connection: dict[str, Any]) -> Model:
     from stl_programs.models.served.transports import open_remote
 
     return open_remote(name, **connection)
-
-
-def _public(connection: dict[str, Any]) -> dict[str, Any]:
-    """What may be saved of a connection: nothing that is named like a secret, and URLs without user and query."""
-    shown = {key: value for key, value in connection.items() if not SECRETS.search(key)}
-    if "api_base" in shown:
-        shown["api_base"] = ",".join(address(url.strip()) for url in shown["api_base"].split(","))
-    return shown
 
 
 @dataclass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from stl_programs.errors import AdapterError
-from stl_programs.models.artifacts import PROVENANCE, weights_hash
+from stl_programs.models.adapters import check_adapter, read_config, read_provenance
+from stl_programs.models.artifacts import WEIGHTS, weights_hash
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,25 +32,17 @@ def load_adapter(name: str, path: Path, base: Path) -> Adapter:
     """Read the adapter folder `path`. Raises AdapterError unless it was trained on `base` and fits it."""
     import peft
 
-    provenance = path / PROVENANCE
-    if not provenance.is_file():
-        raise AdapterError(f"{path} is no adapter of this project: it has no {PROVENANCE}")
-    try:
-        trained_on = json.loads(provenance.read_text(encoding="utf-8"))["base_sha256"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise AdapterError(f"{provenance} does not name the base of the adapter; train it again") from error
+    trained_on = read_provenance(path).base_sha256
     if trained_on != (own := weights_hash(base)):
         raise AdapterError(f"the adapter {path} was trained on base {trained_on[:12]}; {base} is {own[:12]}")
-    for file in ("adapter_config.json", "adapter_model.safetensors"):
-        if not (path / file).is_file():
-            raise AdapterError(f"the adapter {path} has no {file}; copy the whole folder that the training wrote")
+    check_adapter(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            config = peft.PeftConfig.from_pretrained(str(path))
-        adapter = Adapter(name, config, load_file(path / "adapter_model.safetensors"))
+            config = peft.LoraConfig(**read_config(path).for_peft())
+        adapter = Adapter(name, config, load((path / WEIGHTS).read_bytes()))
         expected = _shapes(adapter.config, base)
-    except (ValueError, TypeError, KeyError, OSError, SafetensorError) as error:
+    except (ValueError, TypeError, KeyError, OSError, RuntimeError, SafetensorError) as error:
         line = " ".join(str(error).split())[:300]
         raise AdapterError(f"the adapter {path} does not fit {base}: {line}") from error
     found = {key: tuple(tensor.shape) for key, tensor in adapter.tensors.items()}
@@ -58,6 +50,8 @@ def load_adapter(name: str, path: Path, base: Path) -> Adapter:
         if found.get(key) != expected.get(key):
             raise AdapterError(f"the adapter {path} does not fit {base}: {key} is {found.get(key, 'missing')}, by its "
                                f"configuration and the base it would be {expected.get(key, 'missing')}")
+        if not torch.isfinite(adapter.tensors[key]).all():
+            raise AdapterError(f"the adapter {path} has weights that are no numbers, in {key}; train it again")
     return adapter
 
 
@@ -65,8 +59,6 @@ def _shapes(config: Any, base: Path) -> dict[str, tuple[int, ...]]:
     """The tensors that an adapter of this configuration has on this base, without any weights."""
     import peft
 
-    if config.peft_type != peft.PeftType.LORA:
-        raise ValueError(f"it is of kind {config.peft_type.value}, and only LORA is served")
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import threading
 import time
@@ -18,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from stl_programs.errors import AdapterError, ModelError, TransientError
+from stl_programs.models.adapters import read_provenance
 from stl_programs.models.artifacts import PROVENANCE, adapter_hash, weights_hash
 from stl_programs.models.served.http import Answer, Listed, NoAnswer, ask
 from stl_programs.models.served.urls import address, is_base_url, secrets, under, without_secrets, words
@@ -274,14 +274,10 @@ def check_base(root: Any, path: Path, server: str) -> None:
 
     Where the served base is no directory on this disk, or the adapter has no provenance, there is nothing to compare.
     """
-    provenance = path / PROVENANCE
     directory = Path(root) if isinstance(root, str) and root else None
-    if directory is None or not provenance.is_file() or not any(directory.glob("*.safetensors")):
+    if directory is None or not (path / PROVENANCE).exists() or not any(directory.glob("*.safetensors")):
         return
-    try:
-        trained_on = json.loads(provenance.read_text(encoding="utf-8"))["base_sha256"]
-    except (ValueError, KeyError, TypeError):
-        raise AdapterError(f"{provenance} names no base_sha256; it is not as it was written") from None
+    trained_on = read_provenance(path).base_sha256
     if trained_on != (served := weights_hash(directory)):
-        raise AdapterError(f"the adapter {path} was trained on base {str(trained_on)[:12]}; {server} serves "
+        raise AdapterError(f"the adapter {path} was trained on base {trained_on[:12]}; {server} serves "
                            f"{served[:12]} ({directory})")

@@ -188,3 +188,14 @@ def test_a_list_that_is_not_the_published_one(tmp_path):
         GameOf24(path).tasks("test")
     with pytest.raises(TaskError, match="cannot read"):
         GameOf24(tmp_path / "none.csv").tasks("test")
+
+
+@pytest.mark.parametrize("data", [
+    b"", b"Rank\n1\n", b"Rank,Puzzles\n1\n", b"Rank,Puzzles\n1,1 2 3\n", b"Rank,Puzzles\n1,1/0 2 3 4\n",
+    b"Rank,Puzzles\n1,1e999999999 2 3 4\n", b"Rank,Puzzles\n1,\xff 2 3 4\n", b"Rank,Puzzles\n1,a 2 3 4\n",
+    b"Rank,Puzzles\n1," + b"1" * 200_000, b"Rank,Puzzles\n1,1 1 4 6\x00\n", b"x" * 2**21])
+def test_a_list_that_is_none_is_one_clear_error(tmp_path, data):
+    (tmp_path / "24.csv").write_bytes(data)
+    with pytest.raises(TaskError) as error:
+        GameOf24(tmp_path / "24.csv").tasks("test")
+    assert "24.csv" in str(error.value) and "\n" not in str(error.value)

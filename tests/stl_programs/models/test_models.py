@@ -23,6 +23,7 @@ from stl_programs.models.served.transports import open_remote
 from stl_programs.situations import Situation
 from stl_programs.testing.game24_script import game24_script
 from stl_programs.testing.simulator import Simulator
+from tests.contract import random_adapter
 
 EMBEDDED = models.EMBEDDED / "game24"
 
@@ -131,13 +132,30 @@ def test_keys_do_not_show_in_errors():
 
 
 def test_an_adapter_for_another_base_is_refused(tmp_path):
-    (tmp_path / "provenance.json").write_text(json.dumps({"base_sha256": "0" * 64}))
+    random_adapter(models.EMBEDDED / "game24", tmp_path / "other", 1)
+    (tmp_path / "other" / "provenance.json").write_text(json.dumps({"base_sha256": "0" * 64}))
     with pytest.raises(AdapterError, match="was trained on base 000000000000"):
-        models.register_adapter("embedded/game24@other", tmp_path)
-    with pytest.raises(AdapterError, match="no provenance"):
+        models.register_adapter("embedded/game24@other", tmp_path / "other")
+    with pytest.raises(AdapterError, match=r"is no adapter: adapter_config\.json is missing"):
         models.register_adapter("embedded/game24@none", tmp_path / "none")
     with pytest.raises(AdapterError, match="has no version"):
         models.register_adapter("embedded/game24", tmp_path)
+
+
+def test_an_at_sign_belongs_to_a_name_that_is_not_registered(tmp_path):
+    folder = shutil.copytree(EMBEDDED, tmp_path / "me@work")
+    for name in ("vertex_ai/claude-3-5-sonnet@20240620", "openai/@cf/meta/llama-3-8b-instruct",
+                 "openai/qwen2.5-7b-instruct@q4_k_m", f"local/{folder}"):
+        assert models.load(name).name == name == models.base_name(name) and not models.is_adapter(name)
+    tuned = f"local/{folder}@v1"
+    for name in (tuned, "embedded/game24@nope"):
+        with pytest.raises(AdapterError, match="is not registered in this process; load the program that carries it"):
+            models.load(name)
+    models.register_adapter(tuned, random_adapter(folder, tmp_path / "adapter", 1))
+    assert models.load(tuned).base is models.load(f"local/{folder}") and models.base_name(tuned) == f"local/{folder}"
+    assert models.registered_adapters() == [tuned]
+    models.unregister_adapter(tuned)
+    assert models.base_name(tuned) == tuned and not models.is_adapter(tuned)
 
 
 def test_a_directory_without_a_chat_template_is_refused(tmp_path):
