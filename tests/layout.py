@@ -19,8 +19,7 @@ HOUSE: dict[str, tuple[tuple[str, ...], ...]] = {
     "stl_programs": (
         ("errors", "extras", "version", "exports", "display"), ("outside",), ("records",), ("situations",),
         ("environments",), ("tree",), ("models",), ("costs",), ("engine",), ("citizen",), ("saved_states", "construct"),
-        ("saved_settings",), ("predictor",), ("saving",), ("policies",),
-        ("values",), ("search",), ("testing",), ("viewer", "doctor", "new")),
+        ("saved_settings",), ("predictor",), ("saving",), ("policies",), ("values",), ("search",), ("testing",), ("viewer", "doctor", "new")),
     "stl_programs.models": (
         ("base", "versions"), ("brought",), ("formats",), ("prices",), ("artifacts",), ("adapters",), ("local",),
         ("served",), ("credentials",), ("vllm",), ("registry",), ("doors",)),

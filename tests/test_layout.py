@@ -125,7 +125,7 @@ def test_extras_are_what_errors_say_they_bring():
     assert {extra: libraries(extra) for extra in EXTRAS} == {name: set(of) for name, of in EXTRAS.items()}
     assert libraries("all") == {library for of in EXTRAS.values() for library in of} <= libraries("dev")
     base = {requirement.partition(">")[0] for requirement in project["dependencies"]}
-    assert not base & libraries("all") and base == {"dspy", "litellm", "aiohttp", "httpx"}
+    assert not base & libraries("all") and base == {"dspy", "litellm", "aiohttp", "httpx", "pydantic"}
 
 
 def test_top_level_is_the_card():
