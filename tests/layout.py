@@ -17,11 +17,12 @@ ALL_OTHERS = "*"
 HOUSE: dict[str, tuple[tuple[str, ...], ...]] = {
     "": tuple((package,) for package in PACKAGES),
     "stl_programs": (
-        ("errors", "extras", "version", "exports", "display"), ("records",), ("situations",), ("environments",),
-        ("tree",), ("models",), ("costs",), ("engine",), ("citizen",), ("predictor",), ("saving",), ("policies",),
+        ("errors", "secrets", "credentials", "spellings", "children", "extras", "version", "exports", "display"),
+        ("records",), ("situations",), ("environments",), ("tree",), ("models",), ("costs",), ("engine",), ("citizen",),
+        ("predictor",), ("saving",), ("policies",),
         ("values",), ("search",), ("testing",), ("viewer", "doctor", "new")),
     "stl_programs.models": (
-        ("base",), ("brought",), ("formats",), ("prices",), ("artifacts",), ("local",), ("served",), ("vllm",),
+        ("base", "echoes"), ("brought",), ("formats",), ("prices",), ("artifacts",), ("local",), ("served",), ("vllm",),
         ("registry",), ("doors",)),
     "optimizers": (("data",), ("trainers",), (ALL_OTHERS,)),
     "experiments": (("kit",), (ALL_OTHERS,)),

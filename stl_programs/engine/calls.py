@@ -13,6 +13,7 @@ from stl_programs.engine.context import Context, Work
 from stl_programs.engine.journal import Caller, Recorded, lost
 from stl_programs.errors import BudgetSpent, JournalError, ModelError, OutOfRange, StlError, TransientError
 from stl_programs.models.base import PLAIN, Model, Reply, Request, compact, joined
+from stl_programs.models.echoes import without_echoes
 from stl_programs.records import Usage
 
 LONGEST_WAIT = 60.0
@@ -148,7 +149,7 @@ class _Call:
                 used = lost(bound) if remote else Usage(failed_calls=1)  # until a reply says what it really was
                 started = time.perf_counter()
                 try:
-                    reply = await self.model.complete(self.request)
+                    reply = without_echoes(await self.model.complete(self.request))
                 except ModelError as error:
                     maybe_paid = isinstance(error, TransientError) and error.maybe_paid
                     if not maybe_paid:

@@ -27,6 +27,7 @@ from stl_programs.engine.budget import Cost
 from stl_programs.errors import JournalError
 from stl_programs.models.base import Reply
 from stl_programs.records import TaskResult, Usage
+from stl_programs.secrets import as_json, cleaned, masked
 
 FORMAT = 4
 READABLE = (2, 3, 4)
@@ -189,7 +190,7 @@ class Journal:
     def __init__(self, path: Path, fingerprint: dict[str, Any]):
         self.path, self.recording = path, Recording()
         self._lock, self._broken = threading.Lock(), ""
-        header = {"format": FORMAT, "fingerprint": json.loads(json.dumps(fingerprint, sort_keys=True))}
+        header = {"format": FORMAT, "fingerprint": cleaned(json.loads(json.dumps(fingerprint, sort_keys=True)))}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("ab", buffering=0)
@@ -220,7 +221,7 @@ class Journal:
             self._write(header)
 
     def _write(self, row: dict[str, Any]) -> None:
-        self._append(json.dumps(row, separators=(",", ":")).encode() + b"\n")
+        self._append(as_json(row, separators=(",", ":")).encode() + b"\n")
 
     def _append(self, line: bytes) -> None:
         """One write for one line, whichever thread it comes from. Nothing follows a line that did not fit."""
@@ -262,7 +263,8 @@ class Journal:
         if result.tree is None:
             self._write(row)
         else:
-            self._append("".join([*_pieces(row), "\n"]).encode())
+            text = "".join(_pieces(row))
+            self._append((text if masked(text) == text else "".join(_pieces(cleaned(row)))).encode() + b"\n")
 
     def close(self) -> None:
         with contextlib.suppress(OSError):

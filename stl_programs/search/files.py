@@ -10,6 +10,7 @@ from typing import Any
 from stl_programs.errors import StlError
 from stl_programs.models.registry import export_adapter
 from stl_programs.saving import Saved
+from stl_programs.secrets import as_json
 
 
 def write_program(program: Saved, path: str | Path) -> None:
@@ -24,7 +25,7 @@ def write_program(program: Saved, path: str | Path) -> None:
     for predictor in _tuned(state):
         predictor["adapter"] = export_adapter(predictor["adapter"], path.parent / f"{path.stem}-adapters")
     try:
-        text = json.dumps(state, indent=1)
+        text = as_json(state, indent=1)
     except (TypeError, ValueError) as error:
         raise StlError(f"the program cannot be saved as JSON: {error}; look at its demonstrations and settings"
                        ) from None

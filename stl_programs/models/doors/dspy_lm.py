@@ -18,8 +18,10 @@ from stl_programs.errors import AdapterError, ModelError, StlError, TransientErr
 from stl_programs.models import registry
 from stl_programs.models.artifacts import adapter_hash, weights_hash
 from stl_programs.models.base import Messages, Model, Reply, ReplyOptions, Request
+from stl_programs.models.echoes import without_echoes
 from stl_programs.models.served.background import awaited, wait_for
 from stl_programs.models.served.urls import REASONING, address
+from stl_programs.secrets import know_fields, public
 
 MAX_TOKENS = 512
 """Of a reply, where the caller names no bound; as in Value and Policy."""
@@ -65,6 +67,7 @@ def lm(name: str, *, api_base: str | Sequence[str] | None = None, api_key: str |
     of_dspy = {key: value for key, value in options.items() if key in OF_DSPY}
     connection = {key: value for key, value in options.items() if key not in OF_DSPY}
     connection |= {key: value for key, value in (("api_base", base), ("api_key", api_key)) if value is not None}
+    know_fields(connection)
     engine = DoorEngine(_open(name, connection), _public(connection))
     return DoorLM(name, engine=engine, async_engine=AsyncDoorEngine(engine), cache=cache, **of_dspy)
 
@@ -111,8 +114,9 @@ def _open(name: str, connection: dict[str, Any]) -> Model:
 
 
 def _public(connection: dict[str, Any]) -> dict[str, Any]:
-    """What may be saved of a connection: nothing that is named like a secret, and URLs without user and query."""
-    shown = {key: value for key, value in connection.items() if not SECRETS.search(key)}
+    """What may be saved of a connection: nothing that is named like a secret, at any depth, and URLs without user and
+    query."""
+    shown = public({key: value for key, value in connection.items() if not SECRETS.search(key)})
     if "api_base" in shown:
         shown["api_base"] = ",".join(address(url.strip()) for url in shown["api_base"].split(","))
     return shown
@@ -253,9 +257,9 @@ async def _ask(model: Model, request: lm15.Request, draws: _Draws) -> list[lm15.
     schema = {"type": "object"} if format_.get("type") == "json_object" else format_.get("schema")
     options = ReplyOptions(tuple(config.stop), config.logprobs is not None, schema)
     try:
-        reply = await model.complete(Request(
+        reply = without_echoes(await model.complete(Request(
             _messages(model, request), tuple(first + i for i in range(draws.n - draws.given)), max_tokens=most,
-            temperature=1.0 if config.temperature is None else config.temperature, options=options))
+            temperature=1.0 if config.temperature is None else config.temperature, options=options)))
     except TransientError as error:
         raise lm15.TransportError(str(error), retry_after=error.retry_after) from None
     except StlError as error:

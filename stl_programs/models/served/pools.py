@@ -20,6 +20,7 @@ import httpx
 from stl_programs.errors import AdapterError, ModelError, TransientError
 from stl_programs.models.artifacts import PROVENANCE, adapter_hash, weights_hash
 from stl_programs.models.served.urls import LOCAL, address, is_base_url, secrets, under, without_secrets, words
+from stl_programs.secrets import know, know_url
 
 CHECK_SECONDS = 5.0
 """How long a server may take to say what it serves."""
@@ -74,6 +75,8 @@ class Pool:
         self.servers = [_servers.setdefault(url, Server(url)) for url in single]
         self.endpoint = ",".join(server.address for server in self.servers)
         self._key = key
+        know(key)
+        know_url(urls)
 
     def headers(self, server: Server) -> dict[str, str]:
         """The header that carries the key; none where the URL itself names a user."""

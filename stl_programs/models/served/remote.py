@@ -14,10 +14,11 @@ from stl_programs.errors import AdapterError, ModelError, TransientError
 from stl_programs.models.base import Prices, Reply, Request
 from stl_programs.models.formats import LookaheadFormat
 from stl_programs.models.prices import own_price
-from stl_programs.models.served.litellm_module import the_litellm
+from stl_programs.models.served.litellm_module import PAST_HTTPX, know_keys, the_litellm, without_redirects
 from stl_programs.models.served.pools import Pool
 from stl_programs.models.served.protocol import asked_for, plain, read_reply
 from stl_programs.models.served.urls import wait, without_secrets
+from stl_programs.secrets import know_fields
 
 TIMEOUT_SECONDS = 600.0
 SEED_MASK = 0x7FFFFFFF
@@ -38,6 +39,7 @@ class RemoteModel:
 
     def __init__(self, name: str, *, api_base: str | None = None, api_key: str | None = None,
                  timeout: float = TIMEOUT_SECONDS, **extra: Any):
+        know_fields({"api_base": api_base, "api_key": api_key, **extra})
         self.name = name
         self.prompt_format: dspy.Adapter = LookaheadFormat()
         if name.startswith("hosted_vllm/"):
@@ -142,12 +144,16 @@ class LiteLLMModel(RemoteModel):
 
     def __init__(self, name: str, **options: Any):
         super().__init__(name, **options)
+        if name.startswith(PAST_HTTPX):
+            raise ModelError(f"{name}: LiteLLM asks this provider in a way that lets a key follow a redirect; name the "
+                             "server as openai/NAME, with its api_base")
         if self.pool and len(self.pool.servers) > 1:
             raise ModelError(f"{name}: LiteLLM takes one base URL; only hosted_vllm/NAME and openai/NAME take several")
 
     async def complete(self, request: Request) -> Reply:
         litellm = the_litellm()
         litellm.suppress_debug_info = True
+        know_keys()
         name = request.adapter or self.name
         wanted = asked_for(request.options)
         if missing := [field for field in wanted if not self.takes(field)]:
@@ -157,9 +163,10 @@ class LiteLLMModel(RemoteModel):
                   "max_tokens": request.max_tokens, "api_base": self.api_base, "api_key": self._api_key,
                   "timeout": self.timeout, **wanted, **self.extra}
         try:
-            reply = await litellm.acompletion(
-                model=name, messages=request.messages, drop_params=True, num_retries=0, max_retries=0,
-                **{key: value for key, value in fields.items() if value is not None})
+            with without_redirects():
+                reply = await litellm.acompletion(
+                    model=name, messages=request.messages, drop_params=True, num_retries=0, max_retries=0,
+                    **{key: value for key, value in fields.items() if value is not None})
         except Exception as error:  # litellm raises many kinds; each one fails this request, with its first line
             raise self._failure(name, error) from None
         if not reply.choices:
@@ -179,6 +186,9 @@ class LiteLLMModel(RemoteModel):
         litellm = the_litellm()
         text = f"{name}: {type(error).__name__}: {self.without_key(str(error))}"
         causes, status = list(_causes(error)), getattr(error, "status_code", None)
+        if led_away := [code for code in (status, *_statuses(causes)) if isinstance(code, int) and 300 <= code < 400]:
+            return ModelError(f"{name}: the server answered {led_away[0]}, a redirect, which is not followed: a key "
+                              "stays with its server; name the URL where it leads")
         cut = any(isinstance(cause, json.JSONDecodeError) for cause in causes)
         lost = isinstance(error, (litellm.exceptions.Timeout, litellm.exceptions.APIConnectionError))
         passing = status in TRANSIENT or (isinstance(status, int) and status >= 500)
@@ -202,6 +212,7 @@ class DspyModel:
     """dspy itself notes its calls: tokens, history, callbacks."""
 
     def __init__(self, lm: dspy.BaseLM):
+        know_fields(getattr(lm, "kwargs", None) or {})
         self.lm, self.name = lm, lm.model
         self.endpoint: str | None = lm.model
         self.prompt_format: dspy.Adapter = LookaheadFormat()
@@ -240,6 +251,10 @@ class DspyModel:
         prompt, completion = (sum(entry.get(name) or 0 for entry in entries)
                               for name in ("prompt_tokens", "completion_tokens"))
         return Reply(texts, prompt, completion, thoughts=thoughts if any(thoughts) else None)
+
+
+def _statuses(causes: list[BaseException]) -> list[Any]:
+    return [getattr(getattr(cause, "response", None), "status_code", None) for cause in causes]
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -8,12 +8,13 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from urllib.parse import parse_qsl, urlsplit
 
+from stl_programs.credentials import SECRET_LENGTH
+from stl_programs.secrets import masked
+
 OPENAI = "https://api.openai.com/v1"
 REASONING = ("o1", "o3", "o4", "gpt-5")
 """OpenAI's reasoning models, by how their names begin: they refuse a temperature, and their thoughts are tokens."""
 LOCAL = ("127.0.0.1", "localhost", "::1")
-SECRET_LENGTH = 6
-"""Shorter keys, like "none", are placeholders and words of ordinary messages."""
 
 
 def address(url: str) -> str:
@@ -44,7 +45,8 @@ def secrets(url: str) -> list[str | None]:
 
 
 def without_secrets(text: str, hidden: Iterable[str | None]) -> str:
-    """The first line of `text`, at most 300 characters, with `hidden` masked."""
+    """The first line of `text`, at most 300 characters, with `hidden` and every other secret masked."""
+    text = masked(text)
     for secret in sorted(filter(None, hidden), key=len, reverse=True):
         if len(secret) >= SECRET_LENGTH:
             text = text.replace(secret, "***")
