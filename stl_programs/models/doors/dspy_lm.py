@@ -116,10 +116,10 @@ def _open(name: str, connection: dict[str, Any]) -> Model:
 def _public(connection: dict[str, Any]) -> dict[str, Any]:
     """What may be saved of a connection: nothing that is named like a secret, at any depth, and URLs without user and
     query."""
-    shown = public({key: value for key, value in connection.items() if not SECRETS.search(key)})
+    shown = {key: value for key, value in connection.items() if not SECRETS.search(key)}
     if "api_base" in shown:
         shown["api_base"] = ",".join(address(url.strip()) for url in shown["api_base"].split(","))
-    return shown
+    return public(shown)
 
 
 @dataclass
