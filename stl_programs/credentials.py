@@ -42,7 +42,7 @@ def is_secret_name(name: str) -> bool:
         (True, True, False)
     """
     words = [word.lower() for word in _WORD.findall(name)]
-    if not words or words[-1] in _LAST or (words[0] in _FIRST and len(words) > 1) or "cache" in words:
+    if not words or name == "PWD" or words[-1] in _LAST or (words[0] in _FIRST and len(words) > 1) or "cache" in words:
         return False
     return any(word.endswith(_ENDINGS) or word in _WHOLE for word in words)
 
