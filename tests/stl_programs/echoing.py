@@ -51,10 +51,14 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(self.server.status, {"error": {"message": said, "type": "echo"}})
         text = "[[ ## rationale ## ]]\n" + " ".join([sent, *basic, *self.server.more]).replace("[[", "")
         text += "\n\n[[ ## score ## ]]\nlikely\n\n[[ ## completed ## ]]"
-        tokens = [{"token": text[i:i + 3], "logprob": -0.1} for i in range(0, len(text), 3)]
+        tokens = [{"token": text[i:i + 3], "logprob": -0.1, "bytes": None, "top_logprobs": []}
+                  for i in range(0, len(text), 3)]
         self._answer(200, {
             "id": "1", "object": "chat.completion", "created": 1, "model": "echo", "type": "message",
+            "service_tier": "default",
             "role": "assistant", "stop_reason": "end_turn", "content": [{"type": "text", "text": text}],
+            "candidates": [{"content": {"role": "model", "parts": [{"text": text}]}, "finishReason": "STOP"}],
+            "usageMetadata": {"promptTokenCount": 5, "candidatesTokenCount": 5, "totalTokenCount": 10},
             "choices": [{"index": 0, "finish_reason": "stop", "logprobs": {"content": tokens}, "message": {
                 "role": "assistant", "content": text, "reasoning_content": f"they sent {sent}"}}],
             "usage": {"prompt_tokens": 5, "completion_tokens": 5, "total_tokens": 10, "input_tokens": 5,

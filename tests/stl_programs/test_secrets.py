@@ -143,8 +143,9 @@ def test_litellm_says_no_key_either(planted, tmp_path, capfd, name, status):
         for i, lm in enumerate([stl.lm(name, api_base=server.url, cache=False),
                                 dspy.LM(name, api_key=GIVEN[-1], api_base=server.url)]):
             (tmp_path / str(i)).mkdir()
-            run(program(lm), tmp_path / str(i))
-        assert server.requests
+            [result] = run(program(lm), tmp_path / str(i))
+            assert (result.error is None) == (status == 200), result.error
+        assert server.requests and "***" in left_behind(tmp_path)
     assert not shown_in(left_behind(tmp_path) + "".join(capfd.readouterr()), [*planted, GIVEN[-1]])
 
 
