@@ -88,13 +88,13 @@ def menu(files: Files, api: dict[str, str]) -> list[dict[str, object]]:
     pages = [file.src_uri for file in files.documentation_pages()]
     own = [path for path in ORDER if path in pages]
     own += sorted(path for path in pages if (ROOT / "docs" / path).is_file() and path not in own)
-    shown = {"index.md", "files.md", "CONTRIBUTING.md", *own, *api}
+    shown = {"index.md", "files.md", "CONTRIBUTING.md", "SECURITY.md", *own, *api}
     reference_menu: list[object] = [{"All names": "api/index.md"}]
     for package in reference.PACKAGES:
         reference_menu.append({package: [{path.rpartition("/")[2][:-3]: path} for path in api
                                          if path.startswith(f"api/{package}/")]})
     return [{"Home": "index.md"}, {"Learn": own}, {"API": reference_menu},
-            {"Inside": [path for path in ("CONTRIBUTING.md", "files.md") if path in pages]},
+            {"Inside": [path for path in ("CONTRIBUTING.md", "SECURITY.md", "files.md") if path in pages]},
             {"Measured": sorted(path for path in pages if path not in shown)}]
 
 

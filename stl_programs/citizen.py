@@ -20,6 +20,7 @@ from stl_programs import engine
 from stl_programs.models import Model, Reply
 from stl_programs.models.base import Request
 from stl_programs.models.doors.dspy_lm import as_dspy
+from stl_programs.secrets import cleaned
 
 SHOWN_CALLS = 200
 """Calls of one run that callbacks (and so MLflow's traces) are told of; a large search would drown them."""
@@ -96,7 +97,7 @@ def _told(callbacks: Sequence[Any], what: str, instance: Any, inputs: dict[str, 
         yield
         return
     call, outer = uuid.uuid4().hex, ACTIVE_CALL_ID.get()
-    _tell(callbacks, f"on_{what}_start", call_id=call, instance=instance, inputs=inputs)
+    _tell(callbacks, f"on_{what}_start", call_id=call, instance=instance, inputs=cleaned(inputs))
     ACTIVE_CALL_ID.set(call)
     failed: BaseException | None = None
     try:
@@ -113,7 +114,7 @@ def _entry(model: Model, request: Request, reply: Reply) -> dict[str, Any]:
     """One call as dspy's histories hold it."""
     prices = model.prices()
     return {
-        "prompt": None, "messages": request.messages, "outputs": [text or "" for text in reply.texts],
+        "prompt": None, "messages": cleaned(request.messages), "outputs": [text or "" for text in reply.texts],
         "kwargs": {"temperature": request.temperature, "max_tokens": request.max_tokens, "n": len(request.seeds)},
         "usage": {"prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.completion_tokens,
                   "total_tokens": reply.prompt_tokens + reply.completion_tokens},

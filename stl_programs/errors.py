@@ -1,8 +1,15 @@
 """What can go wrong, as one base and few children; each message says the value, the limit and what to do."""
 
+from typing import Any
+
+from stl_programs.secrets import cleaned
+
 
 class StlError(Exception):
-    """Base of every error that this project raises on purpose."""
+    """Base of every error that this project raises on purpose. Its text shows no secret."""
+
+    def __init__(self, *said: Any):
+        super().__init__(*map(cleaned, said))
 
 
 class TaskError(StlError, ValueError):

@@ -17,12 +17,13 @@ ALL_OTHERS = "*"
 HOUSE: dict[str, tuple[tuple[str, ...], ...]] = {
     "": tuple((package,) for package in PACKAGES),
     "stl_programs": (
-        ("errors", "extras", "version", "exports", "display"), ("outside",), ("records",), ("situations",),
-        ("environments",), ("tree",), ("models",), ("costs",), ("engine",), ("citizen",), ("saved_states", "construct"),
-        ("saved_settings",), ("predictor",), ("saving",), ("policies",), ("values",), ("search",), ("testing",), ("viewer", "doctor", "new")),
+        ("errors", "secrets", "credentials", "spellings", "children", "extras", "version", "exports", "display"),
+        ("outside",), ("records",), ("situations",), ("environments",), ("tree",), ("models",), ("costs",), ("engine",),
+        ("citizen",), ("saved_states", "construct"), ("saved_settings",), ("predictor",), ("saving",), ("policies",),
+        ("values",), ("search",), ("testing",), ("viewer", "doctor", "new")),
     "stl_programs.models": (
-        ("base", "versions"), ("brought",), ("formats",), ("prices",), ("artifacts",), ("adapters",), ("local",),
-        ("served",), ("credentials",), ("vllm",), ("registry",), ("doors",)),
+        ("base", "versions", "echoes"), ("brought",), ("formats",), ("prices",), ("artifacts",), ("adapters",),
+        ("local",), ("served",), ("credentials",), ("vllm",), ("registry",), ("doors",)),
     "optimizers": (("data",), ("trainers",), (ALL_OTHERS,)),
     "experiments": (("kit",), (ALL_OTHERS,)),
 }

@@ -14,6 +14,7 @@ from typing import Any
 
 from experiments.benchmarks.face import Row, at_most
 from stl_programs import GameOf24, GreedySearch, Policy, TaskResult, Value, run_sync, run_tasks
+from stl_programs.children import environment_of_child
 from stl_programs.engine import read_journal
 from stl_programs.models.served.direct import DirectModel
 from stl_programs.testing.simulator import Errors, Latency, SimulatorProcess
@@ -39,7 +40,7 @@ def kill_and_resume(times: int = KILLS, errors: Errors | None = None) -> list[Ro
         journal, rng, kills = Path(folder) / "killed.jsonl", random.Random(30), 0
         while kills < times:
             process = subprocess.Popen([sys.executable, "-m", "experiments.benchmarks.killing", server.url,
-                                        str(journal)])
+                                        str(journal)], env=environment_of_child())
             size = journal.stat().st_size if journal.exists() else 0
             while process.poll() is None and (not journal.exists() or journal.stat().st_size == size):
                 time.sleep(0.005)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from stl_programs.secrets import shown_url
+
 STRONG = "V0, 8 samples"
 """The untrained value with more draws: the row that a tuned one has to beat."""
 SCORED: dict[str, Any] = {"measure": "success_rate", "baselines": ("V0", STRONG), "chosen_on": "validation"}
@@ -24,8 +26,9 @@ def notes(csv: str | None, stl_seeds: Sequence[int], policy: str = "legal") -> s
 
 def following(mlflow_store: str | None) -> list[str]:
     """What to type next, a line each."""
-    tracked = [f"  make ui                                  runs side by side in MLflow ({mlflow_store})"]
-    return ["Beside them: rollouts, data and adapters of every iteration.", "Next:", *(tracked if mlflow_store else []),
+    store = shown_url(mlflow_store) if mlflow_store else ""
+    tracked = [f"  make ui                                  runs side by side in MLflow ({store})"]
+    return ["Beside them: rollouts, data and adapters of every iteration.", "Next:", *(tracked if store else []),
             "  docs/tutorial.md                         compose a search and tune its value in Python",
             "  python -m experiments.game24 --value hosted_vllm/NAME --weights DIR   the same with your model",
             "  make study                               every setting, with seeds and ablations"]

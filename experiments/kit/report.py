@@ -17,6 +17,7 @@ from experiments.kit.figure import draw
 from experiments.kit.statistics import mean_interval, paired_difference
 from experiments.kit.tables import markdown
 from stl_programs.costs import Bill
+from stl_programs.secrets import cleaned
 
 SCHEMA = 2
 INTERVALS = {"95% interval": "percentile bootstrap over tasks and seeds, 1,000,000 draws",
@@ -99,6 +100,7 @@ def paired(ours: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray
 def write(summary: dict[str, Any], run_dir: Path) -> list[Path]:
     """summary.json, table.md and figure.png in `run_dir`; their paths."""
     run_dir.mkdir(parents=True, exist_ok=True)
+    summary = cleaned(summary)
     files = [run_dir / "summary.json", run_dir / "table.md", run_dir / "figure.png"]
     partial = files[0].with_suffix(".partial")
     partial.write_text("".join(_json(summary)), encoding="utf-8")

@@ -17,6 +17,7 @@ from stl_programs.costs import AMOUNTS, Bill, bills_of, total, training_bill
 from stl_programs.extras import need
 from stl_programs.outside import CONFIG_BYTES, Strict, parsed, read_json
 from stl_programs.records import Usage
+from stl_programs.secrets import cleaned, masked, shown_url
 from stl_programs.viewer import tree_page
 
 STORE = "sqlite:///mlflow.db"
@@ -35,7 +36,8 @@ class MlflowCallback:
 
     def __init__(self, *, store: str = STORE, experiment: str = "stl", run_name: str | None = None):
         need("tracking in MLflow", "mlflow")
-        self.store, self.experiment, self.run_name = store, experiment, run_name
+        self.store, self._shown = store, shown_url(store)
+        self.experiment, self.run_name = masked(experiment), run_name and masked(run_name)
         self.parent: str | None = None
         self.children: dict[int, str] = {}
 
@@ -50,14 +52,14 @@ class MlflowCallback:
         mlflow.set_experiment(experiment_id=experiment)
         self._notes = optimizer.run_dir / "mlflow.json"
         notes = read_notes(self._notes)
-        if notes and notes.store == self.store and _exists(notes.parent):  # the compile goes on, and so do its runs
+        if notes and notes.store == self._shown and _exists(notes.parent):  # the compile goes on, and so do its runs
             self.parent, self.children = notes.parent, {int(k): run for k, run in notes.children.items()}
             return
         self.parent = mlflow.MlflowClient().create_run(experiment, run_name=self.run_name).info.run_id
         self._keep_notes()
         with mlflow.start_run(run_id=self.parent):
-            mlflow.log_params(_flat(optimizer.settings()))
-            mlflow.log_dict(program.dump_state(), "program.json")
+            mlflow.log_params(cleaned(_flat(optimizer.settings())))
+            mlflow.log_dict(cleaned(program.dump_state()), "program.json")
 
     def on_progress(self, k: int, stage: Stage, done: int, total: int, detail: str = "") -> None:
         """Progress bars are the caller's."""
@@ -83,7 +85,7 @@ class MlflowCallback:
     def _keep_notes(self) -> None:
         """Which runs this compile has, for when it goes on."""
         self._notes.parent.mkdir(parents=True, exist_ok=True)
-        self._notes.write_text(json.dumps({"store": self.store, "parent": self.parent, "children": self.children}))
+        self._notes.write_text(json.dumps({"store": self._shown, "parent": self.parent, "children": self.children}))
 
     def on_end(self, program: SearchProgram) -> None:
         """Nothing is left open: every run was closed where it was written."""
@@ -122,12 +124,12 @@ def _log_tuned(k: int, tuned: Tuned, suffix: str) -> None:
     import pandas
 
     manifest, provenance, rows = tuned.dataset.manifest, tuned.provenance, tuned.dataset.rows
-    mlflow.log_params({f"adapter{suffix}": tuned.lm, f"data_sha256{suffix}": manifest["sha256"],
-                       f"signature{suffix}": manifest["signature"]})
-    frame = pandas.DataFrame({"prompt": [row["prompt"][-1]["content"] for row in rows],
-                              "completion": [row["completion"][0]["content"] for row in rows]})
+    mlflow.log_params(cleaned({f"adapter{suffix}": tuned.lm, f"data_sha256{suffix}": manifest["sha256"],
+                               f"signature{suffix}": manifest["signature"]}))
+    frame = pandas.DataFrame(cleaned({"prompt": [row["prompt"][-1]["content"] for row in rows],
+                              "completion": [row["completion"][0]["content"] for row in rows]}))
     mlflow.log_input(mlflow.data.from_pandas(frame, name=f"lookahead-{k}{suffix}"), context="training")
-    mlflow.log_dict(manifest, f"data{suffix}/manifest.json")
+    mlflow.log_dict(cleaned(manifest), f"data{suffix}/manifest.json")
     mlflow.log_artifacts(str(tuned.adapter), f"adapter{suffix}")
     metrics = {"rows_kept": manifest["rows"], "rows_dropped": sum(manifest["dropped"].values()),
                **{f"dropped/{_safe(why)}": n for why, n in manifest["dropped"].items()},
@@ -200,8 +202,8 @@ def _log_table(bills: Sequence[Bill]) -> None:
     """The rows as the active run's costs.json, in place of an earlier one (MLflow's own tables only grow)."""
     import mlflow
 
-    mlflow.log_dict({"columns": list(Bill().to_dict()), "data": [list(bill.to_dict().values()) for bill in bills]},
-                    "costs.json")
+    rows = [list(bill.to_dict().values()) for bill in bills]
+    mlflow.log_dict(cleaned({"columns": list(Bill().to_dict()), "data": rows}), "costs.json")
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -214,4 +216,4 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _safe(name: str) -> str:
     """A metric name that MLflow accepts."""
-    return "".join(c if c.isalnum() or c in "_-./ " else "_" for c in name)[:200]
+    return "".join(c if c.isalnum() or c in "_-./ " else "_" for c in masked(name))[:200]

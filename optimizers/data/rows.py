@@ -17,6 +17,7 @@ from optimizers.data.lookahead import LookaheadExample
 from signatures import Scale, Variant, lookahead_variant, signature_version
 from stl_programs.models.formats import format_name
 from stl_programs.predictor import as_input
+from stl_programs.secrets import as_json
 
 Filter = Callable[[LookaheadExample, str], str | None]
 """(example, score word) -> why the example is dropped, or None to keep it."""
@@ -38,8 +39,8 @@ class Dataset:
         folder.mkdir(parents=True, exist_ok=True)
         for name, rows in (("train.jsonl", self.rows), ("validation.jsonl", self.validation_rows),
                            ("examples.jsonl", [asdict(e) for e in self.examples])):
-            (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        (folder / "manifest.json").write_text(json.dumps(self.manifest, indent=1) + "\n", encoding="utf-8")
+            (folder / name).write_text("".join(as_json(row) + "\n" for row in rows), encoding="utf-8")
+        (folder / "manifest.json").write_text(as_json(self.manifest, indent=1) + "\n", encoding="utf-8")
 
 
 def load_examples(folder: Path) -> list[LookaheadExample]:

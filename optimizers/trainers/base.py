@@ -17,6 +17,7 @@ from stl_programs.errors import AdapterError, ModelError, StlError
 from stl_programs.extras import need
 from stl_programs.models.adapters import read_provenance
 from stl_programs.models.artifacts import PROVENANCE, adapter_hash, weights_hash
+from stl_programs.secrets import cleaned
 
 LIBRARIES = ("torch", "transformers", "peft", "trl", "datasets")
 Progress = Callable[[int, int], None]
@@ -85,12 +86,12 @@ class Trainer(ABC):
         """
         if not dataset.rows:
             raise StlError(f"no row to train {out} on; collect more rollouts or loosen the filters")
-        record = {
+        record = cleaned({
             **(provenance or {}), "base_sha256": weights_hash(base), "data_sha256": dataset.manifest["sha256"],
             "signature": dataset.manifest["signature"], "variant": dataset.manifest["variant"],
             "format": dataset.manifest["format"], "settings": asdict(self.settings), "seed": seed,
             "continue_from": adapter_hash(continue_from) if continue_from else None,
-            "libraries": {name: version(name) for name in LIBRARIES}}
+            "libraries": {name: version(name) for name in LIBRARIES}})
         if self.kind != "sft":
             record["trainer"] = self.kind
         record = json.loads(json.dumps(record))

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from stl_programs.children import environment_of_child
+
 SECONDS = 3.0
 """How long one server, or one program that is asked for its version, may take."""
 
@@ -29,7 +31,8 @@ class Finding:
 def output(*command: str) -> str:
     """What a program prints; nothing where there is none, or it fails or hangs."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True,
+                              env=environment_of_child())
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout.strip()

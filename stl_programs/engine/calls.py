@@ -23,6 +23,7 @@ from stl_programs.errors import (
     TransientError,
 )
 from stl_programs.models.base import PLAIN, WAYS, Model, Reply, Request, compact, joined
+from stl_programs.models.echoes import without_echoes
 from stl_programs.records import Usage, well_formed
 
 LONGEST_WAIT = 60.0
@@ -170,7 +171,7 @@ class _Call:
                 used = lost(bound) if remote else Usage(failed_calls=1)  # until a reply says what it really was
                 started = time.perf_counter()
                 try:
-                    reply = await self.model.complete(self.request)
+                    reply = without_echoes(await self.model.complete(self.request))
                 except ModelError as error:
                     maybe_paid = error.maybe_paid
                     if not maybe_paid:

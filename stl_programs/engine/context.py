@@ -24,6 +24,7 @@ from stl_programs.models import Model
 from stl_programs.models.artifacts import model_extra
 from stl_programs.models.base import compact
 from stl_programs.records import Usage
+from stl_programs.secrets import masked
 
 T = TypeVar("T")
 
@@ -185,7 +186,7 @@ class Context:
 
     def note(self, what: str, count: int = 1) -> None:
         """Count something that the result has to say."""
-        self.notes[what] += count
+        self.notes[masked(what)] += count
 
     def bill(self, role: str, usage: Usage, about: Any = None, model: str | None = None) -> None:
         """Add to the bill of a role, of the model that it asked, and of the state key that it asked about."""

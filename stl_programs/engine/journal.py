@@ -32,6 +32,7 @@ from stl_programs.engine.recording import Recorded, Recording
 from stl_programs.engine.rows import Caller, Damaged
 from stl_programs.errors import JournalError
 from stl_programs.records import TaskResult
+from stl_programs.secrets import cleaned, masked
 
 BEGINNING = f'{{"format":{FORMAT},'.encode()
 _HEX = re.compile(rb"[0-9a-f]{0,8}")
@@ -57,7 +58,7 @@ class Journal:
         except OSError as error:
             raise JournalError(f"cannot write the journal {path}: {error.strerror}") from error
         try:
-            self._begin(json.dumps(fingerprint, sort_keys=True))
+            self._begin(json.dumps(cleaned(json.loads(json.dumps(fingerprint))), sort_keys=True))
         except BaseException as error:
             self.close()
             if isinstance(error, OSError):
@@ -151,11 +152,17 @@ class Journal:
     def _write(self, row: dict[str, Any]) -> None:
         """In pieces where it holds a tree: a large one, in one piece, would hold up all other threads."""
         try:
-            large = "result" in row and row["result"]["tree"] is not None
-            text = "".join(_pieces(row)) if large else json.dumps(row, separators=(",", ":"))
+            text = self._text(row)
+            if masked(text) != text:
+                text = self._text(cleaned(row))
         except (TypeError, ValueError, RecursionError) as error:
             raise JournalError(f"this cannot be journaled: {error}: {str(row)[:200]}") from None
         self._append(text, "sent" in row)
+
+    @staticmethod
+    def _text(row: dict[str, Any]) -> str:
+        large = "result" in row and row["result"]["tree"] is not None
+        return "".join(_pieces(row)) if large else json.dumps(row, separators=(",", ":"))
 
     def _append(self, text: str, sent: bool) -> None:
         """One write for one line, whichever thread it comes from. Nothing follows a line that did not fit."""

@@ -18,6 +18,7 @@ from stl_programs.engine.protocols import Executor
 from stl_programs.environments.base import sealed_reward
 from stl_programs.errors import BudgetSpent, StlError
 from stl_programs.records import TaskResult
+from stl_programs.secrets import masked
 from stl_programs.tree import Found
 
 PACKAGE = str(Path(__file__).parents[1])
@@ -77,7 +78,7 @@ async def _search(job: Job, trial: Trial, shared: Memories | None) -> tuple[Task
             raise
         result.error = told(error)
         if not _on_purpose(error):
-            result.traceback = "".join(traceback.format_exception(error))[-LONGEST_TRACEBACK:]
+            result.traceback = masked("".join(traceback.format_exception(error)))[-LONGEST_TRACEBACK:]
     finally:
         result.seconds = time.perf_counter() - started
         await current.stop()
@@ -104,7 +105,7 @@ def _on_purpose(error: BaseException) -> bool:
 def told(error: BaseException) -> str:
     """An error in one line; one that nobody raised on purpose with the line that it comes from."""
     try:
-        text = str(error)
+        text = masked(str(error))
     except Exception as worse:
         text = f"(its text cannot be read: {type(worse).__name__})"
     if isinstance(error, StlError):

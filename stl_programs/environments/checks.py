@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
@@ -26,7 +26,8 @@ UNSOUND = ("step", "step raised", "astep raised", "replay", "branch", "reset", "
 
 
 def check_environment(env: Environment, *, tasks: Sequence[Any] | None = None, plays: int = 5, seed: int = 0,
-                      actions: Propose | None = None, process: bool = True) -> Findings:
+                      actions: Propose | None = None, process: bool = True,
+                      variables: Mapping[str, str] | None = None) -> Findings:
     """Play an environment at random, and say what a search would stumble over; a line each, with its cure.
 
     Checked are: attributes, signatures, scales and judges; tasks and their round trips; that reset and step give the
@@ -40,6 +41,7 @@ def check_environment(env: Environment, *, tasks: Sequence[Any] | None = None, p
         plays: random plays in all, over the tasks in their order. seed: of the plays.
         actions: (state) -> texts, as a policy would propose them: where legal actions cannot be listed.
         process: also play once in another process, which takes a few seconds.
+        variables: environment variables that the world needs there; of ours it gets those of `environment_of_child`.
 
     Returns the findings, of which there is one of a kind; an empty list where there are none.
 
@@ -52,12 +54,12 @@ def check_environment(env: Environment, *, tasks: Sequence[Any] | None = None, p
         raise ValueError(f"plays={plays}: at least 1")
     report = Report()
     if check_declared(env, report):
-        _run(_check_plays(env, report, tasks, plays, seed, actions, process))
+        _run(_check_plays(env, report, tasks, plays, seed, actions, (variables or {}) if process else None))
     return report.findings
 
 
 async def _check_plays(env: Environment, report: Report, given: Sequence[Any] | None, plays: int, seed: int,
-                       propose: Propose | None, process: bool) -> None:
+                       propose: Propose | None, variables: Mapping[str, str] | None) -> None:
     if not env.listable and propose is None:
         report.say("not played", "the actions cannot be listed, so no step was taken",
                    "pass check_environment(env, actions=...), a function from a state to texts that a policy could "
@@ -74,7 +76,7 @@ async def _check_plays(env: Environment, report: Report, given: Sequence[Any] | 
                 await check_score(env, task, end, report)
         player.check_ends()
         if played and not report.has(*UNSOUND):
-            await _check_trip(env, report, max(played, key=lambda one: len(one[1])), process)
+            await _check_trip(env, report, max(played, key=lambda one: len(one[1])), variables)
     finally:
         with contextlib.suppress(Abandoned):
             await report.aask("aclose", env.aclose())
@@ -112,13 +114,14 @@ def _check_successors(player: Player, state: State) -> None:
                    "that legal_actions and step give", "let both say the same, in the same order, or leave it out")
 
 
-async def _check_trip(env: Environment, report: Report, play: tuple[Task, list[Step], State], process: bool) -> None:
+async def _check_trip(env: Environment, report: Report, play: tuple[Task, list[Step], State],
+                      variables: Mapping[str, str] | None) -> None:
     task, steps, _ = play
     texts = [step.action.text for step in steps]
     with contextlib.suppress(Abandoned), sealed_reward():
         sights = await report.aask("step", sights_of(env, task, texts))
         await report.aask("aclose", env.aclose())  # as before a run, when an executor sends it
-        await asyncio.to_thread(check_travel, env, task, texts, sights, report, process=process)
+        await asyncio.to_thread(check_travel, env, task, texts, sights, report, variables=variables)
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -12,6 +11,7 @@ from stl_programs.models.adapters import AdapterRecord
 from stl_programs.models.registry import export_adapter
 from stl_programs.outside import check_plain, parsed, read_json, shown, write_atomically
 from stl_programs.saving import Saved
+from stl_programs.secrets import as_json
 
 PROGRAM_BYTES = 2**26
 """Most bytes of a program."""
@@ -32,7 +32,7 @@ def write_program(program: Saved, path: str | Path) -> None:
     for predictor in _tuned(state):
         predictor["adapter"] = export_adapter(predictor["adapter"], path.parent / f"{path.stem}-adapters")
     try:
-        text = json.dumps(state, indent=1, allow_nan=False)
+        text = as_json(state, indent=1, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise StlError(f"the program cannot be saved as JSON: {error}; look at its demonstrations and settings"
                        ) from None

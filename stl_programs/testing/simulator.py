@@ -17,7 +17,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import fields
 from pathlib import Path
@@ -25,6 +25,7 @@ from typing import Any
 
 from aiohttp import web
 
+from stl_programs.children import environment_of_child
 from stl_programs.errors import ModelError
 from stl_programs.models import load
 from stl_programs.testing.players import Answers, ModelPlayer, Player, Script
@@ -117,13 +118,15 @@ class SimulatorProcess:
     Args:
         reply: "package.module:function".
         models, model, latency, capacity, errors, cache_blocks: as for Simulator.
+        environment: further environment variables of the process; of ours it gets those of `environment_of_child`.
 
     Raises ModelError where the process does not start; it says why on stderr.
     """
 
     def __init__(self, reply: str | None = None, models: Sequence[str] = (), *, model: str | None = None,
                  latency: Latency | None = None, capacity: int | None = None, errors: Errors | None = None,
-                 cache_blocks: int = 65_536, port: int = 0):
+                 cache_blocks: int = 65_536, port: int = 0, environment: Mapping[str, str] | None = None):
+        self._environment = dict(environment or {})
         self._command = [sys.executable, "-c", "from stl_programs.testing.simulator import main; main()",
                          "--until-stdin-closes",
                          *(["--reply", reply] if reply else []), *(["--plays", model] if model else []),
@@ -136,7 +139,7 @@ class SimulatorProcess:
     def __enter__(self) -> SimulatorProcess:
         self.process = subprocess.Popen(
             self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
+            env=environment_of_child({"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}, self._environment))
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().strip()
         if not self.url:

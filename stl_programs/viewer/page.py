@@ -16,6 +16,7 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
+from stl_programs.secrets import cleaned
 from stl_programs.tree import Tree
 
 _INERT = {ord(mark): f"\\u{ord(mark):04x}" for mark in "<>&\u2028\u2029"}
@@ -28,7 +29,7 @@ def tree_page(tree: Tree | dict[str, Any]) -> str:
     no network and stays quick with tens of thousands of states: only the rows in sight are in the document.
     Raises ValueError for a record without nodes, or whose parents or chosen leaf are not in it.
     """
-    shown = page_record(tree if isinstance(tree, dict) else tree.to_dict())
+    shown = cleaned(page_record(tree if isinstance(tree, dict) else tree.to_dict()))
     style = _asset("page.css")
     script = _asset("model.js") + _asset("view.js")
     policy = (f"default-src 'none'; script-src {_source(script)}; style-src {_source(style)}; base-uri 'none'; "

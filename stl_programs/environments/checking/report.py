@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from stl_programs.errors import StlError, TaskError, TransientError
+from stl_programs.secrets import masked
 
 T = TypeVar("T")
 
@@ -56,7 +57,7 @@ class Report:
     def say(self, kind: str, what: str, cure: str) -> None:
         if kind not in self.kinds:
             self.kinds.add(kind)
-            self.findings.append(Finding(one_line(what), cure))
+            self.findings.append(Finding(one_line(masked(what)), cure))
 
     def has(self, *kinds: str) -> bool:
         return not self.kinds.isdisjoint(kinds)

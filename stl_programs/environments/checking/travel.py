@@ -8,10 +8,12 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import cloudpickle
 
+from stl_programs.children import environment_of_child
 from stl_programs.environments.base import Environment, sealed_reward
 from stl_programs.environments.checking import asking
 from stl_programs.environments.checking.report import Report, one_line, shown
@@ -25,8 +27,12 @@ CODE = "from stl_programs.environments.checking.travel import elsewhere; elsewhe
 
 
 def check_travel(env: Environment, task: Task, actions: list[str], sights: list[list[Any]], report: Report, *,
-                 process: bool) -> None:
-    """Copy the environment, and play `actions` in another process, where `sights` must be seen."""
+                 variables: Mapping[str, str] | None) -> None:
+    """Copy the environment, and play `actions` in another process, where `sights` must be seen.
+
+    Args:
+        variables: what the process is told of the environment beside `environment_of_child`; None: it is not begun.
+    """
     try:
         copy.deepcopy(env)
     except Exception as error:
@@ -38,13 +44,13 @@ def check_travel(env: Environment, task: Task, actions: list[str], sights: list[
         report.say("travel", f"the environment cannot be sent to another process: {type(error).__name__}: {error}",
                    HOLDS)
         return
-    if process:
-        _check_elsewhere(sent, sights, report)
+    if variables is not None:
+        _check_elsewhere(sent, sights, report, variables)
 
 
-def _check_elsewhere(sent: bytes, sights: list[list[Any]], report: Report) -> None:
-    settings = {name: value for name, value in os.environ.items() if name != "PYTHONHASHSEED"}
-    settings["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+def _check_elsewhere(sent: bytes, sights: list[list[Any]], report: Report, variables: Mapping[str, str]) -> None:
+    settings = environment_of_child({"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}, variables)
+    settings.pop("PYTHONHASHSEED", None)
     try:
         done = subprocess.run([sys.executable, "-c", CODE], input=sent, capture_output=True, timeout=SECONDS,
                               check=False, env=settings)
@@ -53,7 +59,8 @@ def _check_elsewhere(sent: bytes, sights: list[list[Any]], report: Report) -> No
         return
     if done.returncode:
         last = one_line(done.stderr.decode(errors="replace").strip().rpartition("\n")[2])
-        report.say("travel", f"in another process it fails: {last}", HOLDS)
+        report.say("travel", f"in another process it fails: {last}", HOLDS if "KeyError" not in last else
+                   "name the environment variables that it reads: check_environment(env, variables={...})")
         return
     for i, (here, there) in enumerate(zip(sights, json.loads(done.stdout), strict=False)):
         if here != there:

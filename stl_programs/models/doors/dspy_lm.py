@@ -20,10 +20,12 @@ from stl_programs.models import registry
 from stl_programs.models.artifacts import adapter_hash, weights_hash
 from stl_programs.models.base import Messages, Model, Reply, ReplyOptions, Request, asked_otherwise
 from stl_programs.models.credentials import public
+from stl_programs.models.echoes import without_echoes
 from stl_programs.models.served.background import awaited, wait_for
 from stl_programs.models.served.urls import REASONING
 from stl_programs.models.versions import base_name
 from stl_programs.outside import Strict, one_line, parsed, shown
+from stl_programs.secrets import know_fields
 
 MAX_TOKENS = 512
 """Of a reply, where the caller names no bound; as in Value and Policy."""
@@ -70,6 +72,7 @@ def lm(name: str, *, api_base: str | Sequence[str] | None = None, api_key: str |
     of_dspy = {key: value for key, value in options.items() if key in OF_DSPY}
     connection = {key: value for key, value in options.items() if key not in OF_DSPY}
     connection |= {key: value for key, value in (("api_base", base), ("api_key", api_key)) if value is not None}
+    know_fields(connection)
     engine = DoorEngine(_open(name, connection), public(connection))
     engine.max_tokens = connection.get("max_completion_tokens")
     return DoorLM(name, engine=engine, async_engine=AsyncDoorEngine(engine), cache=cache, **of_dspy)
@@ -288,9 +291,9 @@ async def _ask(engine: DoorEngine, request: lm15.Request, draws: _Draws) -> list
     schema = {"type": "object"} if format_.get("type") == "json_object" else format_.get("schema")
     options = ReplyOptions(tuple(config.stop), config.logprobs is not None, schema)
     try:
-        reply = await asked_otherwise(model, Request(
+        reply = without_echoes(await asked_otherwise(model, Request(
             _messages(model, request), tuple(first + i for i in range(draws.n - draws.given)), max_tokens=most,
-            temperature=1.0 if config.temperature is None else config.temperature, options=options))
+            temperature=1.0 if config.temperature is None else config.temperature, options=options)))
     except TransientError as error:
         raise lm15.TransportError(str(error), retry_after=error.retry_after) from None
     except StlError as error:

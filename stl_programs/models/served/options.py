@@ -29,12 +29,12 @@ class Connection:
     draw, where the user chose one. `left_out`: fields that the server does not take."""
 
     api_base: str | None = None
-    api_key: str | None = None
+    api_key: str | None = field(default=None, repr=False)
     timeout: float = TIMEOUT_SECONDS
-    headers: dict[str, str] = field(default_factory=dict)
-    query: dict[str, str] = field(default_factory=dict)
-    body: dict[str, Any] = field(default_factory=dict)
-    extra_body: dict[str, Any] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
+    query: dict[str, str] = field(default_factory=dict, repr=False)
+    body: dict[str, Any] = field(default_factory=dict, repr=False)
+    extra_body: dict[str, Any] = field(default_factory=dict, repr=False)
     left_out: frozenset[str] = frozenset()
     limit: str | None = None
 

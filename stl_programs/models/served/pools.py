@@ -21,6 +21,7 @@ from stl_programs.models.adapters import read_provenance
 from stl_programs.models.artifacts import PROVENANCE, adapter_hash, weights_hash
 from stl_programs.models.served.http import Answer, Listed, NoAnswer, ask
 from stl_programs.models.served.urls import address, is_base_url, secrets, under, without_secrets, words
+from stl_programs.secrets import know, know_fields, know_url
 
 CHECK_SECONDS = 5.0
 """How long a server may take to say what it serves."""
@@ -76,6 +77,9 @@ class Pool:
         self.servers = [_servers.setdefault(url, Server(url)) for url in single]
         self.endpoint = ",".join(server.address for server in self.servers)
         self._key, self._headers = key, dict(headers or {})
+        know(key)
+        know_url(urls)
+        know_fields(self._headers)
 
     def headers(self, server: Server) -> dict[str, str]:
         """The header that carries the key, none where the URL itself names a user; and the user's own headers."""

@@ -16,11 +16,12 @@ from stl_programs.models.base import Prices, Reply, Request
 from stl_programs.models.formats import LookaheadFormat
 from stl_programs.models.prices import own_price
 from stl_programs.models.served.http import environment
-from stl_programs.models.served.litellm_module import the_litellm
+from stl_programs.models.served.litellm_module import PAST_HTTPX, know_keys, the_litellm, without_redirects
 from stl_programs.models.served.options import connection
 from stl_programs.models.served.pools import Pool
 from stl_programs.models.served.protocol import asked_for, plain, read_reply
 from stl_programs.models.served.urls import wait, without_secrets
+from stl_programs.secrets import know_fields
 
 SEED_MASK = 0x7FFFFFFF
 """Seeds travel as 31 bits: some servers take no more."""
@@ -43,6 +44,7 @@ class RemoteModel:
     """
 
     def __init__(self, name: str, **options: Any):
+        know_fields(options)
         self.name, self.given = name, options
         self.read_of = self.surroundings(name)
         """What the environment said when this was opened; where it says something else, `load` opens it anew."""
@@ -161,12 +163,16 @@ class LiteLLMModel(RemoteModel):
 
     def __init__(self, name: str, **options: Any):
         super().__init__(name, **options)
+        if name.startswith(PAST_HTTPX):
+            raise ModelError(f"{name}: LiteLLM asks this provider in a way that lets a key follow a redirect; name the "
+                             "server as openai/NAME, with its api_base")
         if self.pool and len(self.pool.servers) > 1:
             raise ModelError(f"{name}: LiteLLM takes one base URL; only hosted_vllm/NAME and openai/NAME take several")
 
     async def complete(self, request: Request) -> Reply:
         litellm = the_litellm()
         litellm.suppress_debug_info = True
+        know_keys()
         name = request.adapter or self.name
         wanted = asked_for(request.options)
         self._refuse_untaken(wanted)
@@ -178,9 +184,10 @@ class LiteLLMModel(RemoteModel):
                   "additional_drop_params": sorted(options.left_out) or None, **wanted, **options.body}
         try:
             async with asyncio.timeout(self.timeout):
-                reply = await litellm.acompletion(
-                    model=name, messages=request.messages, drop_params=True, num_retries=0, max_retries=0,
-                    **{key: value for key, value in fields.items() if value is not None})
+                with without_redirects():
+                    reply = await litellm.acompletion(
+                        model=name, messages=request.messages, drop_params=True, num_retries=0, max_retries=0,
+                        **{key: value for key, value in fields.items() if value is not None})
         except TimeoutError:
             raise TransientError(f"{name}: no reply within {self.timeout:g} s", maybe_paid=True) from None
         except Exception as error:  # litellm raises many kinds; each one fails this request, with its first line
@@ -211,6 +218,9 @@ class LiteLLMModel(RemoteModel):
         litellm = the_litellm()
         text = f"{name}: {type(error).__name__}: {self.without_key(told(error))}"
         causes, status = list(_causes(error)), getattr(error, "status_code", None)
+        if led_away := [code for code in (status, *_statuses(causes)) if isinstance(code, int) and 300 <= code < 400]:
+            return ModelError(f"{name}: the server answered {led_away[0]}, a redirect, which is not followed: a key "
+                              "stays with its server; name the URL where it leads")
         cut = any(isinstance(cause, json.JSONDecodeError) for cause in causes)
         lost = isinstance(error, (litellm.exceptions.Timeout, litellm.exceptions.APIConnectionError))
         passing = status in TRANSIENT or (isinstance(status, int) and status >= 500)
@@ -234,6 +244,7 @@ class DspyModel:
     """dspy itself notes its calls: tokens, history, callbacks."""
 
     def __init__(self, lm: dspy.BaseLM):
+        know_fields(getattr(lm, "kwargs", None) or {})
         self.lm, self.name = lm, lm.model
         self.endpoint: str | None = lm.model
         self.prompt_format: dspy.Adapter = LookaheadFormat()
@@ -292,6 +303,10 @@ def told(error: Exception) -> str:
         return str(error)
     except Exception:
         return type(error).__name__
+
+
+def _statuses(causes: list[BaseException]) -> list[Any]:
+    return [getattr(getattr(cause, "response", None), "status_code", None) for cause in causes]
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -11,6 +11,9 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from stl_programs.credentials import SECRET_LENGTH
+from stl_programs.secrets import masked
+
 OPENAI = "https://api.openai.com/v1"
 REASONING = ("o1", "o3", "o4", "gpt-5")
 """OpenAI's reasoning models, by how their names begin: they refuse a temperature, and their thoughts are tokens."""
@@ -22,8 +25,6 @@ LONGEST_WORDS = 20_000
 LONGEST_WAIT = 3600.0
 """Seconds that a server is believed when it asks to wait."""
 _TAGS = re.compile(r"<(?:style|script)\b[^<]*</(?:style|script)>|<[^<>]*>", re.IGNORECASE)
-SECRET_LENGTH = 6
-"""Shorter keys, like "none", are placeholders and words of ordinary messages."""
 
 
 def address(url: str) -> str:
@@ -54,7 +55,8 @@ def secrets(url: str) -> list[str | None]:
 
 
 def without_secrets(text: str, hidden: Iterable[str | None]) -> str:
-    """`text` in one line of at most 300 characters, with `hidden` masked."""
+    """`text` in one line of at most 300 characters, with `hidden` and every other secret masked."""
+    text = masked(text)
     for secret in sorted(filter(None, hidden), key=len, reverse=True):
         if len(secret) >= SECRET_LENGTH:
             text = text.replace(secret, "***")

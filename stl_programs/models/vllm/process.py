@@ -11,6 +11,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from stl_programs.children import environment_of_child
+from stl_programs.secrets import masked
+
 GRACE_SECONDS = 10.0
 """How long a group may take to end by itself before it is killed."""
 CHILDREN_SECONDS = 0.5
@@ -40,11 +43,10 @@ class ServerProcess:
     Args:
         env: the whole environment of the server.
         log: written anew; readable by this user only.
-        secrets: texts that `tail` never shows.
     """
 
-    def __init__(self, command: Sequence[str], env: dict[str, str], log: Path, secrets: Sequence[str] = ()):
-        self.log, self._secrets = log, [secret for secret in secrets if secret]
+    def __init__(self, command: Sequence[str], env: dict[str, str], log: Path):
+        self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
         self._guard: subprocess.Popen[bytes] | None = None
         with os.fdopen(os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as out:
@@ -53,7 +55,7 @@ class ServerProcess:
         self.pid = self._server.pid
         try:
             self._guard = subprocess.Popen([sys.executable, "-I", "-S", "-c", _GUARD, str(self.pid)],
-                                           stdin=subprocess.PIPE, start_new_session=True)
+                                           stdin=subprocess.PIPE, start_new_session=True, env=environment_of_child())
         except BaseException:
             self.stop()
             raise
@@ -70,9 +72,7 @@ class ServerProcess:
         """The last lines of the log, without secrets."""
         with self.log.open("rb") as file:
             file.seek(max(0, self.log.stat().st_size - TAIL_BYTES))
-            text = file.read().decode(errors="replace")
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
+            text = masked(file.read().decode(errors="replace"))
         shown = ["".join(c for c in line if c.isprintable())[:LINE_CHARACTERS] for line in text.splitlines()]
         return "\n".join([line for line in shown if line.strip()][-lines:])
 

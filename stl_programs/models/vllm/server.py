@@ -24,10 +24,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from stl_programs.children import environment_of_child
 from stl_programs.errors import ModelError, StlError
-from stl_programs.models.served.urls import SECRET_LENGTH, words
+from stl_programs.models.served.urls import words
 from stl_programs.models.vllm.client import ENDING_SECONDS, VllmClient
 from stl_programs.models.vllm.process import ServerProcess
+from stl_programs.secrets import know_fields, know_options
 
 HOST = "127.0.0.1"
 MODULE = ("-m", "vllm.entrypoints.openai.api_server")
@@ -43,7 +45,6 @@ CPU_LORAS = 64
 place when both are in one batch (vllm-project/vllm#48421)."""
 REPORT_SECONDS = 5.0
 """Between two lines of progress."""
-_SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD")
 _log = logging.getLogger(__name__)
 
 
@@ -67,7 +68,7 @@ class VllmServer(VllmClient):
         dtype, max_model_len, max_lora_rank: as vLLM has them.
         max_loras: adapters that share a batch; by default 4, and CPU_LORAS on a CPU, where fewer have to be loaded.
         extra: further options of vLLM, like "--enforce-eager".
-        env: further environment variables of the server.
+        env: further environment variables of the server; of ours it gets those of `environment_of_child`, and no key.
         log: its output; a new file among the temporary ones by default.
         start_seconds: how long it may take to answer.
         progress: called with a line every few seconds of the start; by default they are logged.
@@ -108,6 +109,8 @@ class VllmServer(VllmClient):
         self._command += extra
         self._env = ({"VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1")} if cpu else {}) | dict(
             env or {})
+        know_fields(self._env)
+        know_options(self._command)
         self.log = Path(log) if log else Path(tempfile.mkdtemp(prefix="stl-vllm-")) / "server.log"
         self.start_seconds, self._progress = start_seconds, progress or _log.info
         self._process: ServerProcess | None = None
@@ -140,7 +143,7 @@ class VllmServer(VllmClient):
         if self._process is not None:
             raise ModelError(f"{self.name} runs already, at {self.url}")
         started = time.monotonic()
-        self._process = ServerProcess(self._command, self._environment(), self.log, self._secrets())
+        self._process = ServerProcess(self._command, self._environment(), self.log)
         try:
             self._await(started)
             self._answer_once()
@@ -190,17 +193,11 @@ class VllmServer(VllmClient):
         return ModelError(f"the vLLM server of {self.name} {what}; the end of its log, {self.log}:\n{tail}")
 
     def _environment(self) -> dict[str, str]:
-        own = {name: value for name, value in os.environ.items()
-               if not name.endswith("_API_KEY") and name not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
+        own = {name: value for name, value in environment_of_child().items()
+               if name not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
         own |= {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
                 "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": KEEP_ALIVE_SECONDS, "PYTHONSAFEPATH": "1"}
         return own | ({"VLLM_API_KEY": self._api_key} if self._api_key else {}) | self._env
-
-    def _secrets(self) -> list[str]:
-        named = {**os.environ, **self._env}
-        return [value for name, value in named.items() if len(value) >= SECRET_LENGTH
-                and any(word in name.upper() for word in _SECRET_WORDS)] + [self._api_key or ""]
-
 
 def _interpreter(python: str | Path | None) -> str:
     wanted = str(python or os.environ.get("STL_VLLM_PYTHON") or sys.executable)
@@ -213,7 +210,7 @@ def _interpreter(python: str | Path | None) -> str:
 
 def _has_cpu_build(python: str) -> bool:
     asked = subprocess.run([python, "-I", "-c", "from importlib.metadata import version; print(version('torch'))"],
-                           capture_output=True, text=True, check=False)
+                           capture_output=True, text=True, check=False, env=environment_of_child())
     return asked.stdout.strip().endswith("+cpu")
 
 
