@@ -25,7 +25,8 @@ ROUNDS = 6
 def cost() -> list[Row]:
     """CPU per call of a greedy search with a served policy and value, in processes of both versions by turns."""
     ratios, now, then = [], [], []
-    archive = subprocess.run([shutil.which("git") or "git", "archive", BEFORE], cwd=ROOT, capture_output=True, check=True).stdout
+    git = shutil.which("git") or "git"
+    archive = subprocess.run([git, "archive", BEFORE], cwd=ROOT, capture_output=True, check=True).stdout
     with tempfile.TemporaryDirectory() as folder, SimulatorProcess(
             "stl_programs.testing.game24_script:game24_script", ["sim"]) as server:
         with tarfile.open(fileobj=io.BytesIO(archive)) as files:

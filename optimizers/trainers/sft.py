@@ -218,6 +218,6 @@ def _save(model: Any, base: Path, folder: Path) -> None:
     model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
     file = folder / "adapter_config.json"
     config = json.loads(file.read_text(encoding="utf-8"))
-    config.target_modules = sorted(config.target_modules)
+    config["target_modules"] = sorted(config["target_modules"])
     config["base_model_name_or_path"] = base.name
     file.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")

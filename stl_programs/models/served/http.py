@@ -79,6 +79,8 @@ async def fetch(method: str, url: URL, headers: Mapping[str, str], body: bytes |
     """
     import aiohttp
 
+    if url.user is not None and any(name.lower() == "authorization" for name in headers):
+        url = url.with_user(None)  # what the user wrote as a header goes before what the URL says
     limit = aiohttp.ClientTimeout(total=seconds, sock_connect=min(CONNECT_SECONDS, seconds))
     async with open_session().request(method, url, data=body, headers=headers, timeout=limit, proxy=proxy,
                                       allow_redirects=False) as response:

@@ -210,7 +210,7 @@ def test_a_dollar_budget_needs_a_price(env):
     program = model_program(env, ScriptedModel("m/free", script), budget=Budget(dollars=1))
     with pytest.raises(ModelError, match="the price of m/free is unknown; register it"):
         program(task="4 5 6 10")
-    with pytest.raises(ValueError, match=r"Budget\(calls=0\): a limit is above 0"):
+    with pytest.raises(ValueError, match=r"Budget\(calls=0\): a limit is a number above 0"):
         Budget(calls=0)
     with pytest.raises(ValueError, match="max_tokens=0"):
         Value(env.value_signature, "m/a", max_tokens=0)
