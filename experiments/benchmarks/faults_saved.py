@@ -32,7 +32,7 @@ COUNTS = ("mutations", "refused", "accepted", "raw exceptions", "errors of sever
 MUTATIONS = 10_000
 PRICES = {"hosted_vllm/llama-8b": {"prompt": 0.05, "completion": 0.08, "cached_prompt": 0.01, "open": True},
           "openai/mine": {"open": False}, "training_per_hour": 2.5}
-NOTES = {"store": "sqlite:///mlflow.db", "parent": "0123456789abcdef", "children": {"1": "fedcba9876543210"}}
+NOTES = {"store": "sqlite:///mlflow.db", "parent": "1" * 16, "children": {"1": "2" * 16}}
 BROUGHT = {"prompt_format": "compact", "training": {"lora": {"rank": 8}}}
 
 

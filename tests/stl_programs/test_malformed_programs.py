@@ -320,14 +320,13 @@ def test_a_program_that_cannot_be_written_leaves_the_one_before(tmp_path):
 
 
 def test_nothing_named_like_a_credential_is_saved(tmp_path):
-    model = lm("hosted_vllm/t", api_base="http://user:hunter2@127.0.0.1:9/v1?key=QUERY99", api_key="sk-KEY1",
-               cache=False, auth_token="TOKEN1", extra_body={"password": "NESTED1", "deep": [{"api_key": "NESTED2",
-               "top_k": 5}]},
-               extra_headers={"X-Org": "HEADER1"})
+    model = lm("hosted_vllm/t", api_base="http://user:hunter2@127.0.0.1:9/v1?key=QUERY99", api_key="sk-SECRET1",
+               cache=False, auth_token="TOKENSECRET1", extra_headers={"X-Org": "HEADER1"},
+               extra_body={"password": "NESTEDSECRET1", "deep": [{"api_key": "NESTEDSECRET2", "top_k": 5}]})
     program = BeamSearch(ENV, LegalMoves(), Value(ENV.value_signature, model, max_tokens=77))
     program.save(tmp_path / "p.json")
     text = (tmp_path / "p.json").read_text()
-    for secret in ("sk-KEY1", "hunter2", "QUERY99", "TOKEN1", "NESTED1", "NESTED2", "HEADER1"):
+    for secret in ("sk-SECRET1", "hunter2", "QUERY99", "TOKENSECRET1", "NESTEDSECRET1", "NESTEDSECRET2", "HEADER1"):
         assert secret not in text and secret not in json.dumps(model.dump_state(), default=str), secret
     assert '"top_k": 5' in text and '"max_tokens": 77' in text
 

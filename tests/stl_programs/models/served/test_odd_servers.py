@@ -358,7 +358,7 @@ def test_options_arrive_by_any_of_their_names():
         lm = stl_programs.lm(
             "openai/m",
             base_url=url,
-            api_key="k-private",
+            api_key="k-planted",
             cache=False,
             default_headers={"X-Team": "a"},
             extra_body={"chat_template_kwargs": {"enable_thinking": False}},
@@ -366,7 +366,7 @@ def test_options_arrive_by_any_of_their_names():
         )
         lm("hello")
         body, headers = posts[-1]
-        assert headers["X-Team"] == "a" and headers["Authorization"] == "Bearer k-private"
+        assert headers["X-Team"] == "a" and headers["Authorization"] == "Bearer k-planted"
         assert body["chat_template_kwargs"] == {"enable_thinking": False} and body["top_p"] == 0.5
         assert not {"base_url", "extra_body", "headers", "default_headers"} & set(body)
         judge(
@@ -390,7 +390,7 @@ def test_options_arrive_by_any_of_their_names():
         ({"base_url": "http://a/v1", "api_base": "http://b/v1"}, "say two things"),
         ({"timeout": float("nan")}, "timeout=nan"),
         ({"timeout": 0}, "timeout=0"),
-        ({"api_key": "a\nb"}, "api_key"),
+        ({"api_key": "planted\nb"}, "api_key"),
         ({"headers": {"X": "a\r\nb"}}, "header 'X'"),
         ({"extra_body": [1]}, "extra_body is a list"),
         ({"top_p": {1}}, "top_p is a set"),
@@ -488,5 +488,5 @@ def test_redirects_carry_no_key_anywhere():
         server(lambda *_: (307, b"", [("Location", f"{elsewhere}/chat/completions")])) as (url, _),
     ):
         with pytest.raises(ModelError, match="at another URL"):
-            run_sync(DirectModel("openai/m", api_base=url, api_key="k-private").complete(ASKED))
+            run_sync(DirectModel("openai/m", api_base=url, api_key="k-planted").complete(ASKED))
         assert stolen == []
