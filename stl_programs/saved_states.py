@@ -14,7 +14,7 @@ from stl_programs.engine import Budget
 from stl_programs.models.adapters import AdapterRecord
 from stl_programs.outside import Strict
 
-MOST_SAMPLES, MOST_TOKENS = 10_000, 100_000_000
+MOST_SAMPLES, MOST_TOKENS = 10_000, 2**31
 """Draws of a question, and tokens of a draw, that no provider gives."""
 Line = Annotated[str, StringConstraints(min_length=1, max_length=2048, pattern=r"^[^\x00-\x1f\x7f]+$")]
 

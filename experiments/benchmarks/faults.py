@@ -21,7 +21,7 @@ from typing import Any
 
 import dspy
 
-from experiments.benchmarks import killing
+from experiments.benchmarks import faults_journal, faults_saved, killing
 from experiments.benchmarks.face import Row, at_most, main
 from experiments.benchmarks.faults_cost import cost
 from experiments.benchmarks.faults_server import FaultyServer, mutated
@@ -218,7 +218,13 @@ def _memory() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-BENCHMARKS = {"replies": replies, "budgets": budgets, "kills": kills, "soak": soak, "cost": cost}
+def journals() -> list[Row]:
+    """Journals that were damaged on the disk."""
+    return faults_journal.faults(count(10_000))
+
+
+BENCHMARKS = {"replies": replies, "budgets": budgets, "journals": journals, "saved": faults_saved.faults,
+              "kills": kills, "soak": soak, "cost": cost}
 
 if __name__ == "__main__":
     sys.exit(main(BENCHMARKS))

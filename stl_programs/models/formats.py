@@ -7,19 +7,20 @@ A model is trained and served in one format only; both sides call the same class
 from __future__ import annotations
 
 import json
-import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 import dspy
-from dspy.adapters.utils import parse_value
+from dspy.adapters.utils import apply_output_field_defaults
 from dspy.utils.exceptions import AdapterParseError
 
 from signatures import NO_ACTION
 from stl_programs.errors import AdapterError, ModelError
 from stl_programs.models.base import Model
 from stl_programs.models.brought import BROUGHT, brought
+from stl_programs.models.parsing import sections, value_of
 from stl_programs.models.versions import is_adapter
 
 
@@ -51,6 +52,20 @@ class _Quick(dspy.ChatAdapter):
                  for name in fields for value in [inputs[name]]]
         return [{"role": "system", "content": system},
                 {"role": "user", "content": "\n\n".join([*asked, end]).strip()}]
+
+
+    def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
+        """As ChatAdapter's; a field that is said twice, or after the end, makes a reply that says two things."""
+        outputs = signature.output_fields
+        try:
+            said = sections(completion, outputs)
+            fields = {name: value_of(said[name], field.annotation) for name, field in outputs.items() if name in said}
+        except ValueError as error:
+            raise AdapterParseError("ChatAdapter", signature, completion, message=str(error)) from None
+        fields = apply_output_field_defaults(signature, fields)
+        if fields.keys() != outputs.keys():
+            raise AdapterParseError("ChatAdapter", signature, completion, parsed_result=fields)
+        return fields
 
 
 def _texts(value: Any, annotation: Any) -> bool:
@@ -152,12 +167,9 @@ class LookaheadFormat(_Quick):
                 f"Observation of Best Successor State: {outputs['next_state']}\n"
                 f"Reflection of the Best Successor State: {outputs['rationale']}\n{score}")
 
-    _TERMINAL = re.compile(r"\s*I will evaluate the terminal state:\s*"
-                           r"Reflection of the Terminal State:(?P<rationale>.*)", re.S)
-    _SUCCESSOR = re.compile(r"\s*I will evaluate the best successor state from the current state:\s*"
-                            r"Best Next Action:(?P<best_action>.*?)\n"
-                            r"\s*Observation of Best Successor State:(?P<next_state>.*?)\n"
-                            r"\s*Reflection of the Best Successor State:(?P<rationale>.*)", re.S)
+    TERMINAL = ("I will evaluate the terminal state:", "Reflection of the Terminal State:")
+    SUCCESSOR = ("I will evaluate the best successor state from the current state:", "Best Next Action:",
+                 "Observation of Best Successor State:", "Reflection of the Best Successor State:")
 
     def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
         if not _is_lookahead(signature):
@@ -166,18 +178,45 @@ class LookaheadFormat(_Quick):
         if len(scores) != 1:
             raise AdapterParseError("LookaheadFormat", signature, completion,
                                     message=f"{len(scores)} score phrases where 1 belongs")
-        terminal, successor = self._TERMINAL.fullmatch(body), self._SUCCESSOR.fullmatch(body)
-        if terminal:
-            fields = {"best_action": NO_ACTION, "next_state": NO_ACTION, "rationale": terminal["rationale"]}
-        elif successor:
-            fields = successor.groupdict()
+        if (of_terminal := _between(body, self.TERMINAL)) is not None:
+            fields = {"best_action": NO_ACTION, "next_state": NO_ACTION, "rationale": of_terminal[1]}
+        elif (of_successor := _between(body, self.SUCCESSOR)) is not None:
+            fields = dict(zip(("best_action", "next_state", "rationale"), of_successor[1:], strict=True))
         else:
             raise AdapterParseError("LookaheadFormat", signature, completion, message="sentences of the format missing")
         fields = {name: text.strip() for name, text in fields.items()}
         fields["score"] = scores[0].strip().removesuffix(".")
         if not all(fields.values()):
             raise AdapterParseError("LookaheadFormat", signature, completion, message="an empty field")
-        return {name: parse_value(fields[name], field.annotation) for name, field in signature.output_fields.items()}
+        try:
+            return {name: value_of(fields[name], field.annotation) for name, field in signature.output_fields.items()}
+        except ValueError as error:
+            raise AdapterParseError("LookaheadFormat", signature, completion, message=str(error)) from None
+
+
+def _between(text: str, sentences: Sequence[str]) -> list[str] | None:
+    """What follows each of `sentences`, which stand in that order, each at the beginning of a line; None where one
+    does not."""
+    text = text.lstrip()
+    if not text.startswith(sentences[0]):
+        return None
+    found, at = list[str](), len(sentences[0])
+    for sentence in sentences[1:]:
+        start = text.find(sentence, at)
+        while start > at and not _begins_line(text, start):
+            start = text.find(sentence, start + 1)
+        if start < 0:
+            return None
+        found.append(text[at:start])
+        at = start + len(sentence)
+    return None if found[0].strip() else [*found, text[at:]]
+
+
+def _begins_line(text: str, at: int) -> bool:
+    """Whether only white space stands between `at` and the newline before it."""
+    while at and text[at - 1] != "\n" and text[at - 1].isspace():
+        at -= 1
+    return at > 0 and text[at - 1] == "\n"
 
 
 FORMATS: dict[str, type[dspy.ChatAdapter]] = {
