@@ -22,8 +22,8 @@ HOUSE: dict[str, tuple[tuple[str, ...], ...]] = {
         ("citizen",), ("saved_states", "construct"), ("saved_settings",), ("predictor",), ("saving",), ("policies",),
         ("values",), ("search",), ("testing",), ("viewer", "doctor", "new")),
     "stl_programs.models": (
-        ("base", "versions", "echoes", "parsing"), ("brought",), ("formats",), ("prices",), ("artifacts",), ("adapters",),
-        ("local",), ("served",), ("credentials",), ("vllm",), ("registry",), ("doors",)),
+        ("base", "versions", "echoes", "parsing"), ("brought",), ("formats",), ("prices",), ("artifacts",),
+        ("adapters",), ("local",), ("served",), ("credentials",), ("vllm",), ("registry",), ("doors",)),
     "optimizers": (("data",), ("trainers",), (ALL_OTHERS,)),
     "experiments": (("kit",), (ALL_OTHERS,)),
 }

@@ -121,7 +121,7 @@ VALUES = [("parts", "value", "settings", name, value) for name, value in (
     ("scales", [1]), ("scales", "x"), ("offsets", ["page"]), ("offsets", 5))]
 DRAWS = [(*PREDICT, "settings", name, value) for name, value in (
     ("samples", "many"), ("samples", 0), ("samples", 10**6), ("samples", 1.5), ("samples", True), ("samples", None),
-    ("temperature", "hot"), ("temperature", -1), ("max_tokens", "40"), ("max_tokens", 10**9), ("max_tokens", 0),
+    ("temperature", "hot"), ("temperature", -1), ("max_tokens", "40"), ("max_tokens", 10**10), ("max_tokens", 0),
     ("format", "evil"), ("format", ["chat"]), ("logprobs", "x"), ("role", 5), ("lm", "x"), ("__init__", 1))]
 PARTS = [(*PREDICT, name, value) for name, value in (
     ("demos", "x"), ("demos", [1]), ("train", 5), ("traces", {}), ("budget", [1]), ("budget", {"calls": "x"}),

@@ -22,7 +22,10 @@ def evaluate(expression: str) -> tuple[Fraction, list[int]]:
         raise TaskError(f"an expression of {len(expression)} characters; the limit is {MAX_LENGTH}")
     tokens = re.findall(r"\d+|[-+*/()]|\S", expression)
     parser = _Parser(tokens, expression)
-    value = parser.sum()
+    try:
+        value = parser.sum()
+    except RecursionError:
+        raise parser.error("brackets in brackets too deep") from None
     if parser.position != len(tokens):
         raise parser.error(f"unexpected {tokens[parser.position]!r}")
     return value, parser.numbers

@@ -28,7 +28,12 @@ LOWEST, HIGHEST = 1, 13
 SPLIT_SIZES = {"train": 1062, "validation": 100, "test": 100, "hard": 100}
 SPLIT_SEED = 24
 """Shuffles the splits of the enumeration where no other seed is asked for."""
-_MOVE = re.compile(r"\s*(-?\d+(?:/\d+)?)\s*([-+*/])\s*(-?\d+(?:/\d+)?)\s*=\s*(-?\d+(?:/\d+)?)\s*")
+NUMBER = r"-?[0-9]{1,40}(?:/[0-9]{1,40})?"
+"""No number of a game has more digits; one of a reply may."""
+_NUMBER = re.compile(NUMBER)
+_MOVE = re.compile(rf"\s*({NUMBER})\s*([-+*/])\s*({NUMBER})\s*=\s*({NUMBER})\s*")
+LONGEST = 500
+"""Characters of a move, or of the numbers that are left."""
 
 
 class GameOf24(Environment):
@@ -128,7 +133,11 @@ class GameOf24(Environment):
 
 
 def parse_numbers(text: str) -> Numbers:
-    return tuple(sorted(Fraction(word) for word in text.split()))
+    """Raises TaskError for what is no row of whole numbers and fractions."""
+    words = text.split() if len(text) <= LONGEST else [text[:LONGEST]]
+    if not all(map(_NUMBER.fullmatch, words)):
+        raise TaskError(f"{' '.join(words)!r} are no numbers; write them like '4 5 6 10' or '1/3 8'")
+    return tuple(sorted(map(Fraction, words)))
 
 
 @cache
@@ -142,9 +151,9 @@ def _state(numbers: Numbers, history: tuple[str, ...]) -> State:
 
 
 def _move_parts(text: str) -> tuple[Fraction, str, Fraction, Fraction]:
-    match = _MOVE.fullmatch(text)
+    match = _MOVE.fullmatch(text) if len(text) <= LONGEST else None
     if match is None:
-        raise TaskError(f"{text!r} is not a move; write it like '4 * 6 = 24'")
+        raise TaskError(f"{text[:LONGEST]!r} is not a move; write it like '4 * 6 = 24'")
     try:
         return Fraction(match[1]), match[2], Fraction(match[3]), Fraction(match[4])
     except ZeroDivisionError:

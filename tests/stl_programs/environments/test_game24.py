@@ -199,3 +199,16 @@ def test_a_list_that_is_none_is_one_clear_error(tmp_path, data):
     with pytest.raises(TaskError) as error:
         GameOf24(tmp_path / "24.csv").tasks("test")
     assert "24.csv" in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", [
+    f"{'9' * 5000} + 4 = 5", "4" + " " * 10**6 + "x", "\u0664 * \u0666 = \u0662\u0664", "4/0 + 5 = 9"])
+def test_numbers_that_no_game_has_are_refused_at_once(text):
+    env = GameOf24()
+    with pytest.raises(TaskError):
+        env.step(env.reset(env.task("4 5 6 10")), Action(text))
+    assert calculator_check("4 6", f"4 * 6 = 24 -> {text} . end", "sure") == "an impossible or wrong move"
+
+
+def test_an_exponent_is_no_number():
+    assert calculator_check("4 6", "4 * 6 = 24 -> 1e700000000 . end", "sure") == "an impossible or wrong move"
