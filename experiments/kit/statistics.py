@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import asdict, dataclass
 from itertools import combinations_with_replacement
-from math import factorial, prod
+from math import comb, factorial, prod
 
 import numpy as np
 
 DRAWS = 1_000_000
 """Bootstrap draws (the paper's b)."""
+PICKS = 2000
+"""Ways to resample the seeds that are gone through one by one; where there are more, each draw picks its own."""
+AT_ONCE = 2_000_000
+"""Numbers that are held at a time."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,8 @@ def _bootstrap(outcomes: np.ndarray, draws: int, seed: int) -> np.ndarray:
     """
     rng = np.random.default_rng(seed)
     seeds, tasks = outcomes.shape
+    if comb(2 * seeds - 1, seeds) > PICKS:
+        return _drawn(outcomes, draws, rng)
     picks = list(combinations_with_replacement(range(seeds), seeds))
     ways = np.array([factorial(seeds) / prod(map(factorial, Counter(pick).values())) for pick in picks])
     means = []
@@ -72,3 +78,15 @@ def _bootstrap(outcomes: np.ndarray, draws: int, seed: int) -> np.ndarray:
             values, times = np.unique(outcomes[list(pick)].mean(0).round(12), return_counts=True)
             means.append(rng.multinomial(tasks, times / tasks, size=count) @ values / tasks)
     return np.concatenate(means)
+
+
+def _drawn(outcomes: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """The same for many seeds: draw by draw, a bounded number of them at a time."""
+    seeds, tasks = outcomes.shape
+    means, step = np.empty(draws), max(AT_ONCE // max(seeds, tasks), 1)
+    for start in range(0, draws, step):
+        size = min(step, draws - start)
+        weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=size) / seeds
+        picked = rng.integers(tasks, size=(size, tasks), dtype=np.int32)
+        means[start:start + size] = np.take_along_axis(weights @ outcomes, picked, axis=1).mean(1)
+    return means

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -61,3 +63,15 @@ def test_nothing_to_compare_is_an_error():
         mean_interval(np.zeros((0, 3)))
     with pytest.raises(ValueError, match="finite"):
         mean_interval(np.array([[np.nan]]))
+
+
+def test_many_seeds_take_bounded_memory_and_agree_with_the_exact_way(monkeypatch):
+    outcomes = np.random.default_rng(0).integers(0, 2, (6, 40))
+    exact = mean_interval(outcomes, draws=40_000)
+    monkeypatch.setattr("experiments.kit.statistics.PICKS", 1)
+    drawn = mean_interval(outcomes, draws=40_000)
+    assert exact.mean == drawn.mean and abs(exact.low - drawn.low) < 0.02 and abs(exact.high - drawn.high) < 0.02
+    tracemalloc.start()
+    mean_interval(np.random.default_rng(0).integers(0, 2, (40, 100)), draws=60_000)
+    assert tracemalloc.get_traced_memory()[1] < 100 * 2**20
+    tracemalloc.stop()
