@@ -21,7 +21,7 @@ from experiments.game24.settings import Settings, described, published_list
 from experiments.game24.tuning import compile_values
 from experiments.game24.words import SCORED, following, notes, title
 from experiments.kit import report
-from experiments.kit.command import guarded
+from experiments.kit.command import guarded, number, whole
 from experiments.kit.progress import Bars, quiet_console
 from experiments.kit.tables import show
 from experiments.kit.tracking import MlflowCallback
@@ -97,10 +97,10 @@ def parse(argv: Sequence[str] | None) -> tuple[Settings, argparse.Namespace]:
     add("--csv", default=published_list(), help="the published puzzle list 24.csv, for its splits. Default: "
                                                 "$STL_DATA/game24/24.csv where it exists, else fixed splits of the "
                                                 "enumeration")
-    add("--iterations", type=int, default=default.iterations, help="STL iterations; 0 only evaluates. Default: "
-                                                                   "%(default)s")
-    add("--tasks", type=int, default=default.tasks, help="puzzles rolled out per iteration. Default: %(default)s")
-    add("--samples", type=int, default=default.samples, help="draws per judgement. Default: %(default)s")
+    add("--iterations", type=whole(0, 1000), default=default.iterations,
+        help="STL iterations; 0 only evaluates. Default: %(default)s")
+    add("--tasks", type=whole(1), default=default.tasks, help="puzzles rolled out per iteration. Default: %(default)s")
+    add("--samples", type=whole(1, 10_000), default=default.samples, help="draws per judgement. Default: %(default)s")
     add("--aggregate", choices=["median", "mean", "max"], default=default.aggregate,
         help="of the draws in evaluations. Default: %(default)s")
     add("--rollout-aggregate", choices=["median", "mean", "max"], default=default.rollout_aggregate,
@@ -116,19 +116,24 @@ def parse(argv: Sequence[str] | None) -> tuple[Settings, argparse.Namespace]:
         help="what a tuned value says before its score. Default: %(default)s")
     add("--start", choices=["base", "continue"], default=default.start,
         help="train each V(k) from the base, or on from V(k-1). Default: %(default)s")
-    add("--others-per-top", type=float, default=default.others_per_top,
+    add("--others-per-top", type=number(0, 1e6), default=default.others_per_top,
         help="rows below the top label kept for each row at it. Default: %(default)s")
     add("--loss", choices=["output", "input+output"], default=default.loss, help="Default: %(default)s")
-    add("--learning-rate", type=float, default=default.learning_rate, help="of the LoRA. Default: %(default)s")
-    add("--epochs", type=float, default=default.epochs, help="Default: %(default)s")
-    add("--max-tokens", type=int, default=default.max_tokens, help="longest reply. Default: %(default)s")
-    add("--concurrency", type=int, default=default.concurrency, help="puzzles searched at once. Default: %(default)s")
-    add("--in-flight", type=int, default=default.in_flight, help="requests at once to one served model. Default: "
+    add("--learning-rate", type=number(0, 1, above=True), default=default.learning_rate,
+        help="of the LoRA. Default: %(default)s")
+    add("--epochs", type=number(0, 1e4, above=True), default=default.epochs, help="Default: %(default)s")
+    add("--max-tokens", type=whole(1), default=default.max_tokens, help="longest reply. Default: %(default)s")
+    add("--concurrency", type=whole(1), default=default.concurrency,
+        help="puzzles searched at once. Default: %(default)s")
+    add("--in-flight", type=whole(1), default=default.in_flight, help="requests at once to one served model. Default: "
                                                                   "%(default)s")
-    add("--beams", type=int, nargs="+", default=[5, 1], help="beam widths that are evaluated. Default: 5 1")
-    add("--eval-seeds", type=int, default=1, help="evaluations of every row, with seeds 0, 1, ... Default: 1")
-    add("--seed", type=int, default=0, help="STL seed: order of puzzles, rollouts, training. Default: 0")
-    add("--limit", type=int, help="evaluate only the first LIMIT puzzles of a split (a quick look; printed as n)")
+    add("--beams", type=whole(1, 10_000), nargs="+", default=[5, 1],
+        help="beam widths that are evaluated. Default: 5 1")
+    add("--eval-seeds", type=whole(1, 1000), default=1,
+        help="evaluations of every row, with seeds 0, 1, ... Default: 1")
+    add("--seed", type=whole(0, 2**32 - 1), default=0,
+        help="STL seed: order of puzzles, rollouts, training. Default: 0")
+    add("--limit", type=whole(1), help="evaluate only the first LIMIT puzzles of a split (a quick look; printed as n)")
     add("--run-dir", type=Path, default=Path("runs/game24-demo"), help="Default: %(default)s")
     add("--mlflow", default="sqlite:///mlflow.db", help="MLflow store; empty for none. Default: %(default)s")
     arguments = parser.parse_args(argv)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import math
 import signal
 import sys
 import threading
@@ -44,3 +46,32 @@ def _no_interrupt_lost() -> Iterator[None]:
         yield
     finally:
         sys.unraisablehook = before
+
+
+def whole(least: int, most: int = 10**9) -> Callable[[str], int]:
+    """The type of a flag that takes a whole number from `least` to `most`."""
+    def read(text: str) -> int:
+        try:
+            value = int(text) if len(text) <= 20 else most + 1
+        except ValueError:
+            value = least - 1
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text[:20]!r}: a whole number from {least:,} to {most:,}")
+        return value
+
+    return read
+
+
+def number(least: float, most: float, *, above: bool = False) -> Callable[[str], float]:
+    """The type of a flag that takes a number from `least` (or `above` it) to `most`."""
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (least < value if above else least <= value) or not value <= most:
+            raise argparse.ArgumentTypeError(
+                f"{text[:20]!r}: a number {'above' if above else 'from'} {least:g}, at most {most:g}")
+        return value
+
+    return read

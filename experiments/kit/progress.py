@@ -55,4 +55,4 @@ class Bars:
             self.say(f"{stage}: {done} in {time.perf_counter() - started:.1f} s")
 
     def say(self, text: str) -> None:
-        self._progress.console.print(text, highlight=False, soft_wrap=True)
+        self._progress.console.print(text, highlight=False, soft_wrap=True, markup=False)

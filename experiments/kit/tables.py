@@ -129,6 +129,6 @@ def show(summary: dict[str, Any], run_dir: Path, following: Sequence[str] = ()) 
     if bills := cost_rows(summary):
         console.print(costs.table(bills, title=COSTS))
     console.print(f"{summary['seconds']:.0f} s in all. Written to {run_dir}: summary.json, table.md, figure.png.",
-                  highlight=False)
+                  highlight=False, markup=False)
     for text in following:
         console.print(text, highlight=False, markup=False)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+import threading
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,13 +16,18 @@ from optimizers import Iteration, SelfTaughtLookahead
 from optimizers.loop import Stage, Tuned
 from stl_programs import SearchProgram
 from stl_programs.costs import AMOUNTS, Bill, bills_of, total, training_bill
+from stl_programs.errors import StlError
 from stl_programs.extras import need
-from stl_programs.outside import CONFIG_BYTES, Strict, parsed, read_json
+from stl_programs.models.served.http import NoAnswer, ask
+from stl_programs.models.served.urls import under
+from stl_programs.outside import CONFIG_BYTES, Strict, parsed, read_json, write_atomically
 from stl_programs.records import Usage
 from stl_programs.secrets import cleaned, masked, shown_url
 from stl_programs.viewer import tree_page
 
 STORE = "sqlite:///mlflow.db"
+ANSWER_SECONDS = 10.0
+"""How long a tracking server may take to say that it is there."""
 
 
 class MlflowCallback:
@@ -31,6 +38,9 @@ class MlflowCallback:
     phase), and one search tree as a page. `log_scores` adds scores of evaluations, `log_costs` what these cost.
     Text that could hold a key (environment variables, connection options) is never logged.
 
+    A run, tracking URI and experiment of the user's own stay as they are. A store that cannot be used is a StlError
+    before anything is rolled out; one that fails later is said once, and the results are kept without it.
+
     Raises StlError where mlflow is not installed.
     """
 
@@ -40,16 +50,50 @@ class MlflowCallback:
         self.experiment, self.run_name = masked(experiment), run_name and masked(run_name)
         self.parent: str | None = None
         self.children: dict[int, str] = {}
+        self._lost = False
 
     def on_start(self, optimizer: SelfTaughtLookahead, program: SearchProgram) -> None:
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
+        self._apart(lambda: self._start(optimizer, program), first=True)
+
+    def _apart(self, work: Callable[[], None], *, first: bool = False) -> None:
+        """Do `work` in the store, in a thread of its own, as a user's open run belongs to the thread that opened it."""
         import mlflow
 
-        logging.getLogger("mlflow").setLevel(logging.WARNING)
-        mlflow.set_tracking_uri(self.store)
+        if self._lost:
+            return
+        before, failed = mlflow.get_tracking_uri(), list[Exception]()
+
+        def target() -> None:
+            try:
+                work()
+            except Exception as error:
+                failed.append(error)
+
+        try:
+            mlflow.set_tracking_uri(self.store)
+            (thread := threading.Thread(target=target)).start()
+            thread.join()
+        except Exception as error:
+            failed.append(error)
+        finally:
+            mlflow.set_tracking_uri(before)
+        if failed:
+            why = " ".join(masked(str(failed[0])).split())[:200]
+            text = f"the MLflow store {self._shown} cannot be used: {type(failed[0]).__name__}: {why}"
+            if first:
+                raise StlError(f"{text}; correct it, or go without") from failed[0]
+            self._lost = True
+            warnings.warn(f"{text}; the results are kept, and not logged any more", RuntimeWarning, stacklevel=3)
+
+    def _start(self, optimizer: SelfTaughtLookahead, program: SearchProgram) -> None:
+        import mlflow
+
+        check_answers(self.store)
         found = mlflow.get_experiment_by_name(self.experiment)
         experiment = found.experiment_id if found else mlflow.create_experiment(
             self.experiment, artifact_location=artifacts_of(self.store))
-        mlflow.set_experiment(experiment_id=experiment)
+        self._experiment_id = experiment
         self._notes = optimizer.run_dir / "mlflow.json"
         notes = read_notes(self._notes)
         if notes and notes.store == self._shown and _exists(notes.parent):  # the compile goes on, and so do its runs
@@ -65,12 +109,14 @@ class MlflowCallback:
         """Progress bars are the caller's."""
 
     def on_iteration(self, iteration: Iteration, program: SearchProgram) -> None:
+        if iteration.k not in self.children:
+            self._apart(lambda: self._log_iteration(iteration))
+
+    def _log_iteration(self, iteration: Iteration) -> None:
         import mlflow
 
-        if iteration.k in self.children:
-            return
         with mlflow.start_run(run_id=self.parent), mlflow.start_run(
-                run_name=f"iteration {iteration.k}", nested=True) as run:
+                experiment_id=self._experiment_id, run_name=f"iteration {iteration.k}", nested=True) as run:
             mlflow.log_param("iteration", iteration.k)
             for tuned in iteration.tuned:
                 _log_tuned(iteration.k, tuned, "" if tuned.depth is None else f"-d{tuned.depth}")
@@ -85,7 +131,8 @@ class MlflowCallback:
     def _keep_notes(self) -> None:
         """Which runs this compile has, for when it goes on."""
         self._notes.parent.mkdir(parents=True, exist_ok=True)
-        self._notes.write_text(json.dumps({"store": self._shown, "parent": self.parent, "children": self.children}))
+        found = {"store": self._shown, "parent": self.parent, "children": self.children}
+        write_atomically(self._notes, [json.dumps(found).encode()], "the list of a compile's MLflow runs")
 
     def on_end(self, program: SearchProgram) -> None:
         """Nothing is left open: every run was closed where it was written."""
@@ -94,28 +141,36 @@ class MlflowCallback:
         """Figures of iteration k's value, by name; those of k = 0 go to the parent run."""
         import mlflow
 
-        run = self.children.get(k, self.parent)
-        with mlflow.start_run(run_id=run):
-            mlflow.log_metrics({_safe(name): value for name, value in scores.items()})
+        def work() -> None:
+            with mlflow.start_run(run_id=self.children.get(k, self.parent)):
+                mlflow.log_metrics({_safe(name): value for name, value in scores.items()})
+
+        self._apart(work)
 
     def log_costs(self, bills: Sequence[Bill]) -> None:
         """What the whole experiment cost: all rows to the parent run, and each iteration's evaluations to its child."""
         import mlflow
 
-        with mlflow.start_run(run_id=self.parent):
-            _log_table(bills)
-            mlflow.log_metrics(_cost_metrics(bills))
-        for k, run in self.children.items():
-            own = [bill for bill in bills if bill.iteration == k and not bill.one_time]
-            with mlflow.start_run(run_id=run):
-                mlflow.log_metrics(_cost_metrics(own))
+        def work() -> None:
+            with mlflow.start_run(run_id=self.parent):
+                _log_table(bills)
+                mlflow.log_metrics(_cost_metrics(bills))
+            for k, run in self.children.items():
+                own = [bill for bill in bills if bill.iteration == k and not bill.one_time]
+                with mlflow.start_run(run_id=run):
+                    mlflow.log_metrics(_cost_metrics(own))
+
+        self._apart(work)
 
     def log_files(self, *files: Path) -> None:
         import mlflow
 
-        with mlflow.start_run(run_id=self.parent):
-            for file in files:
-                mlflow.log_artifact(str(file))
+        def work() -> None:
+            with mlflow.start_run(run_id=self.parent):
+                for file in files:
+                    mlflow.log_artifact(str(file))
+
+        self._apart(work)
 
 
 def _log_tuned(k: int, tuned: Tuned, suffix: str) -> None:
@@ -156,11 +211,26 @@ class Notes(Strict):
 
 
 def read_notes(path: Path) -> Notes | None:
-    """What a compile wrote of its runs; None where it wrote nothing. Raises StlError for a file of anything else."""
+    """What a compile wrote of its runs; None where it wrote nothing. A file of anything else is set aside, and said."""
     if not path.exists():
         return None
-    found = read_json(path, CONFIG_BYTES, "the list of a compile's MLflow runs")
-    return parsed(Notes, found, f"{path} is not the list of a compile's MLflow runs")
+    try:
+        found = read_json(path, CONFIG_BYTES, "the list of a compile's MLflow runs")
+        return parsed(Notes, found, f"{path} is not the list of a compile's MLflow runs")
+    except StlError as error:
+        aside = path.with_suffix(".json.damaged")
+        path.replace(aside)
+        warnings.warn(f"{error}; it is now {aside.name}, and MLflow gets a new run", RuntimeWarning, stacklevel=2)
+        return None
+
+
+def check_answers(store: str) -> None:
+    """Raises StlError where a store is a server that does not answer within seconds."""
+    if store.startswith(("http://", "https://")):
+        try:
+            ask("GET", under(store, "health"), {}, ANSWER_SECONDS)
+        except NoAnswer as error:
+            raise StlError(f"no answer within {ANSWER_SECONDS:g} s ({error})") from None
 
 
 def _exists(run: str) -> bool:

@@ -28,7 +28,7 @@ def results(journal: Path) -> Iterator[dict[str, Any]]:
                 continue
             try:
                 row = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 if not line.endswith("\n"):
                     return
                 raise ValueError(f"{journal}: line {number} is not JSON; is this a run's journal?") from None

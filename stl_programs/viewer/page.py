@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import math
 from html import escape
 from importlib.resources import files
 from string import Template
@@ -19,6 +18,8 @@ from typing import Any
 from stl_programs.secrets import cleaned
 from stl_programs.tree import Tree
 
+LARGEST = 1e300
+"""Numbers beyond are none."""
 _INERT = {ord(mark): f"\\u{ord(mark):04x}" for mark in "<>&\u2028\u2029"}
 
 
@@ -43,12 +44,16 @@ def tree_page(tree: Tree | dict[str, Any]) -> str:
 def page_record(record: dict[str, Any]) -> dict[str, Any]:
     """What the page reads: the record with texts as str, numbers finite, parents and `chosen` as positions, totals."""
     rows = record.get("nodes") or []
-    if not rows:
-        raise ValueError("a tree record without nodes: there is nothing to show")
+    if not isinstance(rows, list) or not rows:
+        raise ValueError("a tree record without nodes, in a list: there is nothing to show")
     place: dict[Any, int] = {}
     nodes: list[dict[str, Any]] = []
     for row in rows:
+        if not isinstance(row, dict):
+            raise ValueError(f"node {len(nodes)} of the tree is a {type(row).__name__}; a node is an object")
         name, parent = row.get("id", len(nodes)), row.get("parent")
+        if not all(one is None or isinstance(one, (int, str)) for one in (name, parent)):
+            raise ValueError(f"node {len(nodes)} of the tree has an id or a parent that is no number and no text")
         if parent is not None and parent not in place:
             raise ValueError(f"node {name} names parent {parent}, which does not come before it")
         if name in place:
@@ -56,7 +61,7 @@ def page_record(record: dict[str, Any]) -> dict[str, Any]:
         place[name] = len(nodes)
         nodes.append({"id": name, "parent": None if parent is None else place[parent]} | _node(row))
     chosen = record.get("chosen")
-    if chosen is not None and chosen not in place:
+    if chosen is not None and (not isinstance(chosen, (int, str)) or chosen not in place):
         raise ValueError(f"the chosen leaf {chosen} is not among the {len(nodes)} nodes of the tree")
     return {"task": str(record.get("task", "")), "chosen": None if chosen is None else place[chosen],
             **{name: _text(record.get(name)) for name in ("program", "information", "answer")},
@@ -67,15 +72,15 @@ def page_record(record: dict[str, Any]) -> dict[str, Any]:
 def _node(row: dict[str, Any]) -> dict[str, Any]:
     node: dict[str, Any] = {"action": _text(row.get("action")), "state": str(row.get("state", ""))}
     node |= {flag: True for flag in ("terminal", "expanded", "kept") if row.get(flag)}
-    if row.get("visits"):
-        node["visits"] = row["visits"]
+    if visits := _number(row.get("visits")):
+        node["visits"] = visits
         if (total := _number(row.get("value_sum"))) is not None:
-            node["backed_up"] = [total / row["visits"], _number(row.get("value_max"))]
-    if (value := row.get("value")) is not None:
+            node["backed_up"] = [total / visits, _number(row.get("value_max"))]
+    if (value := _object(row, "value")) is not None:
         node["value"] = {"score": _number(value.get("score")), "rationale": str(value.get("rationale") or ""),
-                         "samples": [[_number(score), _text(why)] for score, why in value.get("samples") or []]}
-    if (cost := row.get("cost")) is not None:
-        node["cost"] = {name: cost.get(name, 0) for name in ("calls", "prompt_tokens", "completion_tokens")}
+                         "samples": [[_number(score), _text(why)] for score, why in _pairs(value.get("samples"))]}
+    if (cost := _object(row, "cost")) is not None:
+        node["cost"] = {name: _number(cost.get(name)) or 0 for name in ("calls", "prompt_tokens", "completion_tokens")}
         node["cost"]["dollars"] = _number(cost.get("dollars"))
     return node
 
@@ -101,7 +106,19 @@ def _text(value: Any) -> str | None:
 
 
 def _number(value: Any) -> float | None:
-    return value if isinstance(value, int | float) and math.isfinite(value) else None
+    """A number that a page can show; None for anything else."""
+    return value if isinstance(value, int | float) and abs(value) <= LARGEST else None
+
+
+def _object(row: dict[str, Any], name: str) -> dict[str, Any] | None:
+    if (found := row.get(name)) is not None and not isinstance(found, dict):
+        raise ValueError(f"a node's {name} is a {type(found).__name__}; it is an object")
+    return found
+
+
+def _pairs(found: Any) -> list[Any]:
+    pairs = found if isinstance(found, list) else []
+    return [pair for pair in pairs if isinstance(pair, (list, tuple)) and len(pair) == 2]
 
 
 def _asset(name: str) -> str:

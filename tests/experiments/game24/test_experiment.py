@@ -102,9 +102,7 @@ def test_mlflow_holds_the_compile(small):
     (["--value", "hosted_vllm/m"], "HOSTED_VLLM_API_BASE"),
     (["--policy", "openai/gpt-4o"], "OPENAI_API_KEY"),
     (["--csv", "/no/such.csv"], "cannot read"),
-    (["--value", "embedded/chess"], "there is embedded/game24"),
-    (["--epochs", "-1"], "epochs=-1"),
-    (["--samples", "0"], "samples=0")])
+    (["--value", "embedded/chess"], "there is embedded/game24")])
 def test_what_cannot_work_is_one_line_before_any_work(arguments, why, tmp_path, monkeypatch, capsys):
     for variable in ("OPENAI_API_KEY", "HOSTED_VLLM_API_BASE"):
         monkeypatch.delenv(variable, raising=False)
@@ -181,3 +179,15 @@ def test_ctrl_c_that_falls_into_a_callback_still_ends_the_command(tmp_path, caps
     started = time.perf_counter()
     assert guarded(work, tmp_path) == 130 and time.perf_counter() - started < 4
     assert "The same command goes on from there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [
+    ("--limit", "0"), ("--limit", "-1"), ("--beams", "0"), ("--beams", "1", "-1"), ("--eval-seeds", "0"),
+    ("--seed", "-5"), ("--seed", str(2**32)), ("--epochs", "-1"), ("--samples", "0"),
+    ("--others-per-top", "nan"), ("--learning-rate", "nan"), ("--learning-rate", "inf"),
+    ("--epochs", "nan"), ("--iterations", "-1"), ("--concurrency", "0"), ("--tasks", "x"), ("--samples", "9" * 5000)])
+def test_a_flag_out_of_range_is_one_line_before_anything_is_paid(tmp_path, capsys, flags):
+    with pytest.raises(SystemExit) as ended:
+        game24.main([*flags, "--run-dir", str(tmp_path / "run"), "--mlflow", ""])
+    assert ended.value.code == 2 and not (tmp_path / "run").exists()
+    assert f"argument {flags[0]}" in capsys.readouterr().err.splitlines()[-1]

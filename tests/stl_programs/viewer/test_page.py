@@ -13,6 +13,7 @@ from stl_programs.records import State, Task
 from stl_programs.tree import Tree
 from stl_programs.viewer import __main__ as command
 from stl_programs.viewer import tree_page
+from stl_programs.viewer.page import page_record
 
 HOSTILE = "</script><img src=x onerror=\"alert('x')\"><!--<script>&amp;\u2028\u2029\ud800"
 
@@ -173,3 +174,20 @@ def test_files_that_cannot_be_read_or_written_are_named(tmp_path):
     path = journal(tmp_path, {"task": "t", "tree": record(node(0, None))})
     with pytest.raises(SystemExit, match=r"page\.html: No such file"):
         command.main([str(path), "--out", str(tmp_path / "nowhere" / "page.html")])
+
+
+@pytest.mark.parametrize("changed", [
+    {"nodes": 5}, {"nodes": [5]}, {"nodes": [{"id": []}]}, {"nodes": [{"value": "x"}]}, {"nodes": [{"cost": "x"}]},
+    {"chosen": []}])
+def test_a_record_that_is_none_is_one_line(changed):
+    with pytest.raises(ValueError) as error:
+        tree_page({"task": "t", "nodes": [{"id": 0}]} | changed)
+    assert "\n" not in str(error.value)
+
+
+def test_numbers_that_are_none_are_left_out():
+    page = page_record({"task": "t", "nodes": [{"id": 0, "visits": "3", "value_sum": 10**400, "value": {
+        "score": 10**400, "samples": [5, ["x", "y"]]}, "cost": {"calls": "many", "dollars": float("nan")}}]})
+    node = page["nodes"][0]
+    assert node["cost"] == {"calls": 0, "prompt_tokens": 0, "completion_tokens": 0, "dollars": None}
+    assert node["value"] == {"score": None, "rationale": "", "samples": [[None, "y"]]} and "visits" not in node
