@@ -14,10 +14,9 @@ def test_no_damage_to_a_journal_is_used_or_loses_what_is_whole():
     assert not any(found[name] for name in ("raw exceptions", "undamaged replies not used", "changed unnamed")), found
 
 
-@pytest.mark.parametrize("name", ["replies", "budgets"])
-def test_no_reply_is_read_wrongly_or_overspends(name, monkeypatch):
-    monkeypatch.setattr(faults, "SHARE", 0.01)
-    for row in faults.BENCHMARKS[name]():
+def test_no_reply_is_read_wrongly(monkeypatch):
+    monkeypatch.setattr(faults, "SHARE", 0.005)
+    for row in faults.replies():
         assert row.holds, row
 
 
