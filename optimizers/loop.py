@@ -181,16 +181,19 @@ class WeightOptimizer(Teleprompter):
         predictor, tuned = self.tunes(student), []
         for i, (depth, dataset) in enumerate(datasets.items()):
             suffix = f"{k}" if depth is None else f"{k}-d{depth}"
-            dataset.save(self.run_dir / f"data-{suffix}")
+            out, data = self.run_dir / f"adapter-{suffix}", self.run_dir / f"data-{suffix}"
+            if not out.exists():
+                dataset.save(data)
 
             def progress(step: int, steps: int, i: int = i) -> None:
                 if self.callback:
                     self.callback.on_progress(k, "training", i * steps + step, len(datasets) * steps)
 
-            self.trainer().train(dataset, weights, out := self.run_dir / f"adapter-{suffix}", seed=self.seed + k,
+            self.trainer().train(dataset, weights, out, seed=self.seed + k,
                                  progress=progress, continue_from=before.get(depth),
                                  provenance={"base": base_name(predictor.model.name), "iteration": k, "depth": depth,
                                              **self.about()})
+            dataset.save(data)  # a refused training leaves what the adapter at hand was trained on
             name = version_name(predictor, k, out, depth, self.role)
             models.register_adapter(name, out, None if isinstance(predictor.spec, str) else base_model(predictor))
             tuned.append(Tuned(depth, name, out, dataset))

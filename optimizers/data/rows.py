@@ -16,6 +16,7 @@ import dspy
 from optimizers.data.lookahead import LookaheadExample
 from signatures import Scale, Variant, lookahead_variant, signature_version
 from stl_programs.models.formats import format_name
+from stl_programs.outside import write_atomically
 from stl_programs.predictor import as_input
 from stl_programs.secrets import as_json
 
@@ -39,8 +40,8 @@ class Dataset:
         folder.mkdir(parents=True, exist_ok=True)
         for name, rows in (("train.jsonl", self.rows), ("validation.jsonl", self.validation_rows),
                            ("examples.jsonl", [asdict(e) for e in self.examples])):
-            (folder / name).write_text("".join(as_json(row) + "\n" for row in rows), encoding="utf-8")
-        (folder / "manifest.json").write_text(as_json(self.manifest, indent=1) + "\n", encoding="utf-8")
+            write_atomically(folder / name, ((as_json(row) + "\n").encode() for row in rows), "the rows")
+        write_atomically(folder / "manifest.json", [as_json(self.manifest, indent=1).encode(), b"\n"], "the manifest")
 
 
 def load_examples(folder: Path) -> list[LookaheadExample]:
