@@ -15,7 +15,7 @@ from pydantic import BaseModel, StringConstraints, ValidationError
 
 from signatures.game24 import SCALE, EstimateNumbers, LookaheadNumbers, ProposeMoves
 from stl_programs.environments.base import Environment
-from stl_programs.environments.game24 import arithmetic
+from stl_programs.environments.game24 import arithmetic, counting
 from stl_programs.errors import TaskError
 from stl_programs.outside import CONFIG_BYTES, read_text, said
 from stl_programs.records import Action, State, Task, Transition
@@ -207,20 +207,14 @@ def moves(numbers: Numbers) -> tuple[tuple[str, Numbers], ...]:
     return tuple((text, after) for after, text in found.items())
 
 
-@cache
 def solvable(numbers: Numbers) -> bool:
     """Whether 24 can be reached, by exhaustion."""
-    if len(numbers) == 1:
-        return numbers[0] == TARGET
-    return any(solvable(after) for _, after in moves(numbers))
+    return count_solutions(numbers) > 0
 
 
-@cache
 def count_solutions(numbers: Numbers) -> int:
     """Distinct sequences of states that end in 24."""
-    if len(numbers) == 1:
-        return int(numbers[0] == TARGET)
-    return sum(count_solutions(after) for _, after in moves(numbers))
+    return counting.count_solutions(tuple(sorted(number.as_integer_ratio() for number in numbers)))
 
 
 @cache

@@ -14,6 +14,7 @@ from stl_programs.environments.game24.world import (
     SPLIT_SIZES,
     all_puzzles,
     calculator_check,
+    count_solutions,
     moves,
     parse_numbers,
     reachable,
@@ -135,6 +136,7 @@ def test_the_oracle_agrees_with_exhaustion(text):
     numbers = parse_numbers(text)
     assert solvable(numbers)
     assert any(solvable(after) for _, after in moves(numbers))
+    assert count_solutions(numbers) == sum(count_solutions(after) for _, after in moves(numbers))
 
 
 def _combine(parts):

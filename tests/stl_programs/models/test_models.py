@@ -153,7 +153,7 @@ def test_an_at_sign_belongs_to_a_name_that_is_not_registered(tmp_path):
             models.load(name)
     models.register_adapter(tuned, random_adapter(folder, tmp_path / "adapter", 1))
     assert models.load(tuned).base is models.load(f"local/{folder}") and models.base_name(tuned) == f"local/{folder}"
-    assert models.registered_adapters() == [tuned]
+    assert tuned in models.registered_adapters()
     models.unregister_adapter(tuned)
     assert models.base_name(tuned) == tuned and not models.is_adapter(tuned)
 
