@@ -18,7 +18,7 @@ def count_solutions(numbers: tuple[Pair, ...]) -> int:
 
 
 def _successors(numbers: tuple[Pair, ...]) -> set[tuple[Pair, ...]]:
-    found = set()
+    found = set[tuple[Pair, ...]]()
     for j, b in enumerate(numbers):
         for i, a in enumerate(numbers[:j]):
             rest = numbers[:i] + numbers[i + 1 : j] + numbers[j + 1 :]
