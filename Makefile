@@ -6,7 +6,7 @@ export OMP_NUM_THREADS ?= 1
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: setup demo study test test-slow test-vllm check docs docs-serve bench bench-models ui model clean
+.PHONY: setup demo study test test-slow test-vllm check docs docs-serve bench bench-models bench-faults ui model clean
 
 setup: .venv/.installed
 
@@ -70,6 +70,10 @@ bench: setup
 bench-models: setup .venv-vllm/.installed
 	STL_VLLM_PYTHON=.venv-vllm/bin/python $(BIN)/python -m experiments.benchmarks.models \
 		--json runs/benchmarks-models.json --markdown runs/benchmarks-models.md
+
+# Every figure of faults: damaged replies, journals and files, budgets, kills, a soak; about an hour and a half.
+bench-faults: setup
+	$(BIN)/python -m experiments.benchmarks.faults --json runs/benchmarks-faults.json --markdown runs/benchmarks-faults.md
 
 # Compare runs in a browser: http://127.0.0.1:5000
 ui: setup

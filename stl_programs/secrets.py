@@ -127,3 +127,6 @@ class _Known:
 
 
 _known = _Known()
+if hasattr(os, "register_at_fork"):  # a child gets its lock free
+    _adding = _known._lock
+    os.register_at_fork(before=_adding.acquire, after_in_parent=_adding.release, after_in_child=_adding.release)

@@ -32,7 +32,8 @@ def run(url: str, journal: Path) -> list[TaskResult]:
 
 def kill_and_resume(times: int = KILLS, errors: Errors | None = None) -> list[Row]:
     """kill -9 at random moments of a 64-task run, some of whose replies fail, resumed each time."""
-    reply, latency = "stl_programs.testing.game24_script:game24_script", Latency(0.05)
+    reply = "stl_programs.testing.game24_script:game24_script"
+    latency = Latency(0.05 * max(times / KILLS, 1))  # the run outlasts its kills
     with tempfile.TemporaryDirectory() as folder, SimulatorProcess(reply, ["sim"], latency=latency,
                                                                    errors=errors or Errors()) as server:
         whole = run(server.url, Path(folder) / "whole.jsonl")

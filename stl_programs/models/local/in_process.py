@@ -7,6 +7,7 @@ import atexit
 import contextlib
 import os
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ REFILL = 0.25
 """Free part of the batch from which on waiting requests join it: a pass for a few prompts costs as much as a step."""
 QUIET = 3
 """An idle model begins when the askers' event loop went round so often without another request."""
+REST_SECONDS = 0.2
+"""A fork waits at most this long for a worker that has just answered."""
 GATHER_SECONDS = 0.02
 """An idle model begins at the latest when its first request is so old and the event loop comes round."""
 
@@ -137,6 +140,12 @@ class InProcessModel:
             self._wake.notify()
         if self._worker is not None:
             self._worker.join()
+
+    def rest(self) -> None:
+        """Before a fork: a worker that has just answered gets a moment to lie down."""
+        ends = time.monotonic() + REST_SECONDS
+        while self._working and time.monotonic() < ends:
+            time.sleep(0.001)
 
     def forked(self) -> None:
         """In a child process, where the worker does not run: the next request starts another."""
@@ -277,6 +286,11 @@ def _settle(outcomes: Sequence[tuple[_Asked, Reply | Exception]]) -> None:
             asked.future.set_result(outcome)
 
 
+def _before_fork() -> None:
+    for model in list(_models):
+        model.rest()
+
+
 def _forked() -> None:
     torch.set_num_threads(1)  # the threads of the process before do not run here, and waiting for them has no end
     for model in list(_models):
@@ -284,4 +298,4 @@ def _forked() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
+    os.register_at_fork(before=_before_fork, after_in_child=_forked)

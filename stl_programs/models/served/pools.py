@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import threading
 import time
 import warnings
@@ -57,6 +58,8 @@ class Server:
 
 _servers: dict[str, Server] = {}
 _lock = threading.Lock()
+if hasattr(os, "register_at_fork"):  # a child gets it free
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
 class Pool:

@@ -70,3 +70,23 @@ def test_a_child_that_was_forked_from_work_says_so():
     """)
     assert "embedded/game24 was at work when this process was forked" in said[0] and "'spawn'" in said[0]
     assert said[1] == "child: 1"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_no_child_waits_for_a_lock_of_a_thread_that_it_lacks():
+    said = run("""
+        import itertools
+        from stl_programs import secrets
+        from stl_programs.models.served import pools
+
+        def learn():
+            for number in itertools.count():
+                secrets.know(f"planted-{number % 50}")
+                with pools._lock:
+                    pass
+
+        threading.Thread(target=learn, daemon=True).start()
+        for _ in range(30):
+            in_a_child(lambda: secrets.know("planted elsewhere"))
+    """)
+    assert said == ["child: None"] * 30
