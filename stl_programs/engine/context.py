@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from stl_programs.engine.bank import Bank
 from stl_programs.engine.budget import Budget, Cost, Ledger, cost_of
+from stl_programs.engine.contained import begun
 from stl_programs.engine.gate import Gate
 from stl_programs.engine.journal import Journal
 from stl_programs.engine.recording import Recording
@@ -119,7 +120,7 @@ class Work(Generic[T]):
 
     def __init__(self, owner: Context, work: Coroutine[Any, Any, T]):
         self.owner, self.waiting = owner, 0
-        self.task = asyncio.ensure_future(work)
+        self.task = begun(work)
         owner.begun.add(self)
         self.task.add_done_callback(self._finish)
 
@@ -329,7 +330,7 @@ async def together(*work: Coroutine[Any, Any, T]) -> list[T]:
     """Await all of `work` side by side. Nothing is abandoned: the first error is raised when all are finished."""
     if len(work) == 1:
         return [await work[0]]
-    results = await asyncio.gather(*work, return_exceptions=True)
+    results = await asyncio.gather(*map(begun, work), return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):
             raise result
@@ -349,7 +350,7 @@ async def rolling(begin: Callable[[], Coroutine[Any, Any, None] | None], paralle
     try:
         while True:
             while len(flying) < parallel and (work := begin()) is not None:
-                flying.add(asyncio.ensure_future(work))
+                flying.add(begun(work))
             if not flying:
                 return
             done, flying = await asyncio.wait(flying, return_when=asyncio.FIRST_COMPLETED)

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from stl_programs.display import clean_lines
 from stl_programs.engine.budget import Budget, Ledger
+from stl_programs.engine.contained import Escaped, contained
 from stl_programs.engine.context import Context, enter
 from stl_programs.engine.job import Job, Trial
 from stl_programs.engine.protocols import Executor
@@ -65,11 +67,11 @@ async def _search(job: Job, trial: Trial, shared: Memories | None) -> tuple[Task
         if job.run.deadline is not None and time.monotonic() >= job.run.deadline:
             raise BudgetSpent("not begun: the run's budget of seconds is spent", owner="run")
         with sealed_reward() if job.program.information == "reward-free" else contextlib.nullcontext():
-            found = await job.program.search(trial.task)
+            found = await contained(job.program.search(trial.task))
         _record(result, found)
         cut_by = found.ended_by
         if job.commit:
-            found = await job.program.commit(found)
+            found = await contained(job.program.commit(found))
             _record(result, found)
     except BudgetSpent as spent:
         result.error, cut_by = told(spent), spent.owner
@@ -78,7 +80,8 @@ async def _search(job: Job, trial: Trial, shared: Memories | None) -> tuple[Task
             raise
         result.error = told(error)
         if not _on_purpose(error):
-            result.traceback = masked("".join(traceback.format_exception(error)))[-LONGEST_TRACEBACK:]
+            result.traceback = clean_lines(masked("".join(traceback.format_exception(_raised(error)))))[
+                -LONGEST_TRACEBACK:]
     finally:
         result.seconds = time.perf_counter() - started
         await current.stop()
@@ -102,10 +105,16 @@ def _on_purpose(error: BaseException) -> bool:
     return isinstance(error, StlError) and all(frame.filename.startswith(PACKAGE) for frame in raised)
 
 
+def _raised(error: BaseException) -> BaseException:
+    """What a part of the program raised."""
+    return error.__cause__ if isinstance(error, Escaped) and error.__cause__ else error
+
+
 def told(error: BaseException) -> str:
-    """An error in one line; one that nobody raised on purpose with the line that it comes from."""
+    """An error in one line, for a terminal too; one that nobody raised on purpose with the line that it comes from."""
+    error = _raised(error)
     try:
-        text = masked(str(error))
+        text = clean_lines(masked(str(error)))
     except Exception as worse:
         text = f"(its text cannot be read: {type(worse).__name__})"
     if isinstance(error, StlError):

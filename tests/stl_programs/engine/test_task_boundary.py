@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
 
@@ -341,3 +342,106 @@ def test_expanding_one_state_at_once_adds_no_child_twice(counts):
             assert len(set(actions)) == len(actions) >= sum(count or 0 for count in counts)
 
     Several(env, Policy(env.policy_signature, model, count=5), Uniform())(task="0")
+
+
+# Something of every kind, everywhere
+
+class Leaving(BaseException):
+    """No Exception, like SystemExit."""
+
+
+def anything():
+    """What a part of a program may raise."""
+    return [SystemExit(3), GeneratorExit(), Leaving("gone"), StopIteration(1), StopAsyncIteration(), MemoryError(),
+            RecursionError("deep"), ExceptionGroup("two", [ValueError("a"), KeyError("b")]), AssertionError(),
+            OSError(5, "disk"), asyncio.CancelledError(), Unspeakable(), ValueError("red \x1b[31m"),
+            UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad")]
+
+
+class Raising(TreeWorld):
+    """In every third world, what is named raises something of every kind."""
+
+    def __init__(self, where):
+        super().__init__(depth=2, branching=2, transpositions=0.0)
+        self.where = where
+
+    def reset(self, task):
+        self.may_raise("reset", task.text)
+        return super().reset(task)
+
+    def successors(self, state):
+        self.may_raise("successors", state.data[0])
+        return super().successors(state)
+
+    def answer(self, task, state):
+        self.may_raise("answer", task.text)
+        return super().answer(task, state)
+
+    def may_raise(self, where, number):
+        if where == self.where and int(number) % 3 == 0:
+            raise anything()[int(number) // 3 % len(anything())]
+
+
+class Asked(Raising):
+    pure = False
+
+    async def areset(self, task):
+        await asyncio.sleep(0)
+        return self.reset(task)
+
+    async def astep(self, state, action):
+        await asyncio.sleep(0)
+        self.may_raise("step", state.data[0])
+        return self.step(state, action)
+
+
+class RaisingPolicy(LegalMoves):
+    async def aforward(self, situation, count=None, exclude=(), draw=0):
+        situation.environment.may_raise("policy", situation.task.text)
+        return await super().aforward(situation, count, exclude, draw)
+
+
+class RaisingValue(Uniform):
+    async def aforward(self, situations):
+        for situation in situations:
+            situation.environment.may_raise("value", situation.task.text)
+        return await super().aforward(situations)
+
+
+@pytest.mark.parametrize("kind", [GreedySearch, BeamSearch, partial(MCTS, simulations=3, parallel=2)])
+@pytest.mark.parametrize(("world", "where"), [
+    (Raising, "reset"), (Raising, "successors"), (Raising, "answer"), (Raising, "policy"), (Raising, "value"),
+    (Asked, "reset"), (Asked, "step"), (Asked, "policy"), (Asked, "value")])
+def test_whatever_a_part_raises_is_its_tasks_alone(world, where, kind, tmp_path):
+    env, tasks = world(where), [str(number) for number in range(90)]
+    program = kind(env, RaisingPolicy(), RaisingValue())
+    seen = []
+    results = run_sync(run_tasks(program, tasks, journal=tmp_path / "j", progress=seen.append))
+    assert [bool(result.error) for result in results] == [number % 3 == 0 for number in range(90)]
+    assert [bool(result.answer) for result in results] == [number % 3 != 0 for number in range(90)]
+    for number, failed in enumerate(results[::3]):
+        raised = anything()[number % len(anything())]
+        name = "RuntimeError" if isinstance(raised, StopIteration) else type(raised).__name__
+        assert failed.error.startswith(f"{name}: ") and "Traceback" in failed.traceback
+        assert "\x1b" not in failed.error + failed.traceback
+    assert (seen[-1].done, seen[-1].failed) == (90, 30)
+
+
+def test_a_thousand_tasks_of_which_every_third_raises_are_a_thousand_results():
+    program = GreedySearch(Raising("value"), RaisingPolicy(), RaisingValue())
+    results = run_sync(run_tasks(program, [str(number) for number in range(1000)]))
+    assert [bool(result.error) for result in results] == [number % 3 == 0 for number in range(1000)]
+
+
+class Leaves(ScriptedModel):
+    """A model that wants to end the process."""
+
+    async def complete(self, request):
+        raise SystemExit(1)
+
+
+def test_a_model_that_wants_to_leave_does_not():
+    env = TreeWorld(depth=1, branching=2, transpositions=0.0)
+    model = Leaves("scripted/m", lambda messages, seed: "")
+    [result] = run_sync(run_tasks(GreedySearch(env, LegalMoves(), Value(env.value_signature, model, samples=1)), ["0"]))
+    assert result.error.startswith("SystemExit: 1 (test_task_boundary.py:")
