@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 from optimizers.trainers.sft import LoraSettings
+from stl_programs.construct import Count, NotNegative, checked_class
 from stl_programs.errors import ModelError
 from stl_programs.models.brought import BROUGHT, brought
 from stl_programs.values import Aggregate
 
 
+@checked_class
 @dataclass(frozen=True)
 class StlSettings:
     """How self-taught lookahead collects its rows, as far as that depends on the model. Defaults are the paper's.
@@ -24,18 +24,9 @@ class StlSettings:
     """
 
     rollout_aggregate: Aggregate = "median"
-    rollout_samples: int | None = None
+    rollout_samples: Count | None = None
     expand: Literal["kept", "all"] = "kept"
-    others_per_top: float | Literal["all"] = "all"
-
-    def __post_init__(self) -> None:
-        for name, hint in get_type_hints(StlSettings).items():
-            if not _fits(value := getattr(self, name), hint):
-                raise ValueError(f"{name}={value!r}: write {_words(hint)}")
-        if self.rollout_samples is not None and self.rollout_samples < 1:
-            raise ValueError(f"rollout_samples={self.rollout_samples}: a state needs at least 1 draw")
-        if self.others_per_top != "all" and self.others_per_top < 0:
-            raise ValueError(f"others_per_top={self.others_per_top}: at least 0, or 'all'")
+    others_per_top: NotNegative | Literal["all"] = "all"
 
 
 def stl_settings(weights: Path, **passed: Any) -> StlSettings:
@@ -57,42 +48,11 @@ def _brought(weights: Path, part: Literal["stl", "lora"], kind: type[StlSettings
     found = training.get(part, {})
     if not isinstance(found, dict):
         raise ModelError(f"{file}: training.{part} is {found!r}; write an object")
-    hints = get_type_hints(kind)
-    for name, value in found.items():
-        if name not in hints:
-            raise ModelError(f"{file}: training.{part}.{name} is unknown; write {', '.join(hints)}")
-        if not _fits(value, hints[name]):
-            raise ModelError(f"{file}: training.{part}.{name} is {value!r}; write {_words(hints[name])}")
+    names = [field.name for field in fields(kind)]
+    if strange := [name for name in found if name not in names]:
+        raise ModelError(f"{file}: training.{part}.{strange[0]} is unknown; write {', '.join(names)}")
     try:
         kind(**found)
     except ValueError as error:
-        raise ModelError(f"{file}: training.{part}.{error}") from error
+        raise ModelError(f"{file}: training.{part}: {error}") from error
     return found
-
-
-def _kinds(hint: Any) -> list[Any]:
-    """The alternatives of a type hint: literal values, and types."""
-    if get_origin(hint) in (Union, UnionType):
-        return [kind for part in get_args(hint) for kind in _kinds(part)]
-    return list(get_args(hint)) if get_origin(hint) is Literal else [hint]
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    for kind in _kinds(hint):
-        if get_origin(kind) is Sequence:
-            fits = isinstance(value, (list, tuple)) and all(isinstance(part, str) for part in value)
-        elif not isinstance(kind, type):
-            fits = value == kind
-        elif isinstance(value, bool):
-            fits = kind is bool
-        else:
-            fits = isinstance(value, (int, float) if kind is float else kind)
-        if fits:
-            return True
-    return False
-
-
-def _words(hint: Any) -> str:
-    names = {int: "a whole number", float: "a number", str: "a name", bool: "true or false", type(None): "null",
-             Sequence[str]: "a list of names"}
-    return " or ".join(names[kind] if kind in names else repr(kind) for kind in _kinds(hint))

@@ -10,6 +10,7 @@ from typing import Any
 from optimizers.data.rows import Dataset, rows_hash
 from optimizers.loop import Tuned, WeightOptimizer
 from signatures import signature_version
+from stl_programs.construct import Share, checked
 from stl_programs.engine import TaskResult
 from stl_programs.errors import ModelError, StlError
 from stl_programs.models.formats import format_name
@@ -32,10 +33,9 @@ class ChosenTrajectories(WeightOptimizer):
 
     role = "policy"
 
-    def __init__(self, *, above: float = 0.5, run_dir: str | Path = "runs/chosen", **options: Any):
+    @checked
+    def __init__(self, *, above: Share = 0.5, run_dir: str | Path = "runs/chosen", **options: Any):
         super().__init__(run_dir=run_dir, **options)
-        if not 0 <= above <= 1:
-            raise ValueError(f"above={above}: a worth is from 0 to 1")
         self.above = above
 
     def tunes(self, student: SearchProgram) -> Predictor:

@@ -17,6 +17,7 @@ from optimizers.defaults import lora_settings
 from optimizers.trainers.base import Trainer
 from optimizers.trainers.sft import LoraSettings, SupervisedTrainer
 from stl_programs import engine, models
+from stl_programs.construct import Count, checked
 from stl_programs.engine import Status, TaskResult
 from stl_programs.errors import ModelError, StlError
 from stl_programs.models import adapter_hash, base_name
@@ -86,15 +87,12 @@ class WeightOptimizer(Teleprompter):
         super().__init_subclass__(**options)
         WeightOptimizer.kinds[cls.__name__] = cls
 
-    def __init__(self, *, iterations: int = 1, tasks_per_iteration: int = 50, run_dir: str | Path = "runs/tuned",
+    @checked
+    def __init__(self, *, iterations: Count = 1, tasks_per_iteration: Count = 50, run_dir: str | Path = "runs/tuned",
                  start: Literal["base", "continue"] = "base", lora: LoraSettings | None = None,
-                 weights: str | Path | None = None, in_flight: int = 32, concurrency: int | None = None,
+                 weights: str | Path | None = None, in_flight: Count = 32, concurrency: Count | None = None,
                  executor: Any = "local", seed: int = 0, callback: Callback | None = None):
         super().__init__()
-        if iterations < 1 or tasks_per_iteration < 1:
-            raise ValueError(f"iterations={iterations}, tasks_per_iteration={tasks_per_iteration}: each at least 1")
-        if start not in ("base", "continue"):
-            raise ValueError(f"start={start!r}: choose 'base' or 'continue'")
         self.iterations, self.tasks_per_iteration, self.run_dir = iterations, tasks_per_iteration, Path(run_dir)
         self.start, self.lora, self.weights = start, lora, Path(weights) if weights else None
         self.in_flight, self.concurrency, self.executor = in_flight, concurrency, executor

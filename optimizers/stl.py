@@ -21,6 +21,7 @@ from optimizers.defaults import StlSettings, lora_settings, stl_settings
 from optimizers.loop import Tuned, WeightOptimizer
 from optimizers.trainers.sft import LoraSettings
 from signatures import Variant, lookahead_variant
+from stl_programs.construct import Count, Discount, NotNegative, checked
 from stl_programs.engine import TaskResult
 from stl_programs.errors import ModelError, StlError
 from stl_programs.predictor import Predictor
@@ -59,18 +60,16 @@ class SelfTaughtLookahead(WeightOptimizer):
         >>> compiled = stl.compile(program, trainset=env.tasks("train"))
     """
 
-    def __init__(self, *, rollout_aggregate: Aggregate | None = None, rollout_samples: int | None = None,
-                 expand: Literal["kept", "all"] | None = None, gamma: float = 1.0, variant: Variant = "lv+tr+r",
-                 merge: bool = True, others_per_top: float | Literal["all"] | None = None,
+    @checked
+    def __init__(self, *, rollout_aggregate: Aggregate | None = None, rollout_samples: Count | None = None,
+                 expand: Literal["kept", "all"] | None = None, gamma: Discount = 1.0, variant: Variant = "lv+tr+r",
+                 merge: bool = True, others_per_top: NotNegative | Literal["all"] | None = None,
                  filters: dict[str, Filter] | None = None, closed: Closed | None = None, per_depth: bool = False,
                  terminal_states: bool = True, share_judgements: bool = True, run_dir: str | Path = "runs/stl",
                  **options: Any):
         super().__init__(run_dir=run_dir, **options)
-        if not 0 < gamma <= 1:
-            raise ValueError(f"gamma={gamma}: a discount is above 0 and at most 1")
         self._passed: dict[str, Any] = {"rollout_aggregate": rollout_aggregate, "rollout_samples": rollout_samples,
                                         "expand": expand, "others_per_top": others_per_top}
-        StlSettings(**{name: value for name, value in self._passed.items() if value is not None})
         self._resolved: tuple[StlSettings, LoraSettings] | None = None
         self.gamma, self.variant, self.merge = gamma, variant, merge
         self.closed, self.per_depth, self.filters = closed, per_depth, filters or {}

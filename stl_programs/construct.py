@@ -1,18 +1,105 @@
-"""A class's constructor as the schema of its settings: what a file says is checked as what is passed is."""
+"""Signatures as schemas: what is passed to a constructor or a function is checked before anything is done, and what a
+file says of a constructor's settings is checked alike."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, get_type_hints
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, is_dataclass
+from functools import lru_cache, wraps
+from math import inf
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.errors import PydanticUserError
 
-from stl_programs.errors import StlError
-from stl_programs.outside import one_line, said, shown
+from stl_programs.errors import SettingError, StlError
+from stl_programs.outside import one_line, shown
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Count = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Threshold = Annotated[float, Field(ge=-inf)]
+"""Any number, also one that is never reached; not NaN."""
+Between = Annotated[float, Field(gt=0, lt=1)]
+Discount = Annotated[float, Field(gt=0, le=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def checked(function: Callable[P, R]) -> Callable[P, R]:
+    """A decorator: each argument that is annotated as a number, a word, a choice, a function or a dataclass is checked
+    when the function is called. What a range annotates (`Count`, `Share`, ...) holds for it.
+
+    The function raises SettingError, in one line, for an argument that is of another type or out of range.
+
+    Example:
+        >>> @checked
+        ... def keep(width: Count = 5): ...
+        >>> keep(0)
+        Traceback (most recent call last):
+        stl_programs.errors.SettingError: keep(width=0): it should be greater than or equal to 1
+    """
+    signature, name = inspect.signature(function), function.__qualname__.removesuffix(".__init__")
+
+    def check(*args: P.args, **given: P.kwargs) -> None:
+        schemas = _plain_schemas(function)
+        for argument, value in signature.bind(*args, **given).arguments.items():
+            _check(schemas.get(argument), name, argument, value)
+
+    @wraps(function)
+    def call(*args: P.args, **given: P.kwargs) -> R:
+        check(*args, **given)
+        return function(*args, **given)
+
+    @wraps(function)
+    async def call_later(*args: P.args, **given: P.kwargs) -> Any:
+        check(*args, **given)
+        return await cast(Any, function)(*args, **given)
+
+    return cast(Any, call_later if inspect.iscoroutinefunction(function) else call)
+
+
+def checked_class(kind: type[R]) -> type[R]:
+    """The same for the constructor of a dataclass."""
+    kind.__init__ = checked(kind.__init__)  # type: ignore[method-assign,misc]
+    return kind
+
+
+@lru_cache(maxsize=1000)
+def _plain_schemas(function: Callable[..., Any]) -> Mapping[str, type[BaseModel]]:
+    hints = _hints(function)
+    plain = [one.name for one in inspect.signature(function).parameters.values()
+             if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD) and _is_plain(hints.get(one.name, Any))]
+    found = {name: _schema(hints[name]) for name in plain}
+    return {name: schema for name, schema in found.items() if schema is not None}
+
+
+def _is_plain(hint: Any) -> bool:
+    """Whether a value is seen to be of a type by itself: no container, no class that others stand in for."""
+    if get_origin(hint) in (Union, UnionType):
+        return all(map(_is_plain, get_args(hint)))
+    if get_origin(hint) is Annotated:
+        return _is_plain(get_args(hint)[0])
+    if get_origin(hint) in (Literal, Callable) or hint is NoneType:
+        return True
+    return hint in (bool, int, float, str) or (is_dataclass(hint) and isinstance(hint, type))
+
+
+def _check(schema: type[BaseModel] | None, owner: str, argument: str, value: Any) -> None:
+    """Raises SettingError, which says all that the argument may be, for a value that is none of it."""
+    try:
+        if schema is not None:
+            schema(value=value)
+    except ValidationError as failure:
+        wrong = failure.errors(include_url=False, include_context=False)
+        all_of = dict.fromkeys(error["msg"].removeprefix("Input should be ") for error in wrong)
+        raise SettingError(one_line(f"{owner}({argument}={shown(value)}): it should be {', or '.join(all_of)}")
+                           ) from None
 
 
 @dataclass(frozen=True)
@@ -44,7 +131,7 @@ def arguments(kind: type) -> Mapping[str, Argument]:
 
 def _hints(function: Any) -> dict[str, Any]:
     try:
-        return get_type_hints(function)
+        return get_type_hints(function, include_extras=True)
     except Exception:  # names that are only there for a type checker, or in a notebook's cell
         return {}
 
@@ -58,17 +145,10 @@ def _schema(hint: Any) -> type[BaseModel] | None:
 
 
 def check_types(kind: type, given: Mapping[str, Any]) -> None:
-    """Raises StlError for an argument of `given` that is of another type than the constructor of `kind` says."""
+    """Raises SettingError for an argument of `given` that the constructor of `kind` does not take."""
     known = arguments(kind)
     for name, value in given.items():
-        schema = known[name].schema if name in known else None
-        if schema is None:
-            continue
-        try:
-            schema(value=value)
-        except ValidationError as failure:
-            about = said(failure).partition(": ")[2]
-            raise StlError(f"{kind.__name__} takes no {name}={shown(value)}: {about}") from None
+        _check(known[name].schema if name in known else None, kind.__name__, name, value)
 
 
 def missing(kind: type, given: Mapping[str, Any]) -> list[str]:

@@ -12,6 +12,10 @@ class StlError(Exception):
         super().__init__(*map(cleaned, said))
 
 
+class SettingError(StlError, ValueError):
+    """An argument of another type than it can be, or out of its range: said before anything is done with it."""
+
+
 class TaskError(StlError, ValueError):
     """A task, action or answer that the environment cannot accept."""
 

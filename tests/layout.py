@@ -18,9 +18,9 @@ HOUSE: dict[str, tuple[tuple[str, ...], ...]] = {
     "": tuple((package,) for package in PACKAGES),
     "stl_programs": (
         ("errors", "secrets", "credentials", "spellings", "children", "extras", "version", "exports", "display"),
-        ("outside",), ("records",), ("situations",), ("environments",), ("tree",), ("models",), ("costs",), ("engine",),
-        ("citizen",), ("saved_states", "construct"), ("saved_settings",), ("predictor",), ("saving",), ("policies",),
-        ("values",), ("search",), ("testing",), ("viewer", "doctor", "new")),
+        ("outside",), ("construct",), ("records",), ("situations",), ("environments",), ("tree",), ("models",),
+        ("costs",), ("engine",), ("citizen",), ("saved_states",), ("saved_settings",), ("predictor",), ("saving",),
+        ("policies",), ("values",), ("search",), ("testing",), ("viewer", "doctor", "new")),
     "stl_programs.models": (
         ("base", "versions", "echoes", "parsing"), ("brought",), ("formats",), ("prices",), ("artifacts",),
         ("adapters",), ("local",), ("served",), ("credentials",), ("vllm",), ("registry",), ("doors",)),

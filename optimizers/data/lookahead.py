@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from signatures import NO_ACTION
+from stl_programs.construct import Discount, checked
 from stl_programs.environments.base import derived_fields
 from stl_programs.records import State
 from stl_programs.tree import Node, Tree
@@ -46,7 +47,8 @@ class LookaheadExample:
         return self.action == NO_ACTION
 
 
-def lookahead(trees: Iterable[Tree], *, gamma: float = 1.0, terminal_states: bool = True,
+@checked
+def lookahead(trees: Iterable[Tree], *, gamma: Discount = 1.0, terminal_states: bool = True,
               closed: Closed | None = None, seed: int = 0, asks: Iterable[str] = ()
               ) -> tuple[list[LookaheadExample], Counter[str]]:
     """One example per state whose successors were all judged, and per judged terminal state where `terminal_states`.
@@ -57,8 +59,6 @@ def lookahead(trees: Iterable[Tree], *, gamma: float = 1.0, terminal_states: boo
 
     Of equally good actions one is drawn. Returns the examples and how many states gave none, by reason.
     """
-    if not 0 < gamma <= 1:
-        raise ValueError(f"gamma={gamma}: a discount is above 0 and at most 1")
     asked = set(asks) - {"task", "trajectory", "state"}
     examples: list[LookaheadExample] = []
     dropped: Counter[str] = Counter()

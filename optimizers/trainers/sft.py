@@ -12,6 +12,7 @@ from typing import Any, Literal
 from optimizers.data.rows import Dataset
 from optimizers.trainers.base import Progress, Trainer
 from optimizers.trainers.targets import lora_targets
+from stl_programs.construct import Count, Natural, NotNegative, Positive, checked_class
 from stl_programs.errors import AdapterError, StlError
 from stl_programs.models.adapters import check_adapter, read_config, read_provenance
 from stl_programs.models.artifacts import PROVENANCE, weights_hash
@@ -22,6 +23,12 @@ IGNORED = -100
 """The label of a token that no loss is taken on."""
 
 
+Schedule = Literal["linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup",
+                   "inverse_sqrt"]
+"""Of the learning rate after its warm-up, as transformers names them."""
+
+
+@checked_class
 @dataclass(frozen=True)
 class LoraSettings:
     """How an adapter is trained. Defaults are the paper's (table 8, appendix H).
@@ -33,31 +40,27 @@ class LoraSettings:
     `target_modules` names the layers that are tuned; None: every linear layer but the output head, as the paper's.
     """
 
-    rank: int = 16
-    alpha: int = 16
-    learning_rate: float = 2e-4
-    warmup_steps: int = 10
-    weight_decay: float = 0.01
-    batch_size: int = 8
-    epochs: float = 10
-    max_length: int = 8192
+    rank: Count = 16
+    alpha: Count = 16
+    learning_rate: Positive = 2e-4
+    warmup_steps: Natural = 10
+    weight_decay: NotNegative = 0.01
+    batch_size: Count = 8
+    epochs: Positive = 10
+    max_length: Count = 8192
     loss: Literal["output", "input+output"] = "output"
-    schedule: str = "linear"
+    schedule: Schedule = "linear"
     length_bucketing: bool = False
     gradient_checkpointing: bool | None = None
     target_modules: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         if self.target_modules is not None:
-            if isinstance(self.target_modules, str) or not self.target_modules:
+            if isinstance(self.target_modules, str) or not self.target_modules or not all(
+                    isinstance(name, str) for name in self.target_modules):
                 raise ValueError(f"target_modules={self.target_modules!r}: write a list of layer names, like "
                                  "['q_proj', 'v_proj'], or leave it out")
             object.__setattr__(self, "target_modules", tuple(sorted(self.target_modules)))
-        if self.loss not in ("output", "input+output"):
-            raise ValueError(f"loss={self.loss!r}: choose 'output' or 'input+output'")
-        for name in ("rank", "alpha", "learning_rate", "batch_size", "epochs", "max_length"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}={getattr(self, name)}: must be above 0")
 
 
 class SupervisedTrainer(Trainer):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from stl_programs import models
+from stl_programs.construct import Count, Natural, NotNegative, checked
 from stl_programs.engine import notices
 from stl_programs.engine.budget import Budget
 from stl_programs.engine.context import Run
@@ -26,7 +27,7 @@ from stl_programs.engine.protocols import Executor, Search, executor_of
 from stl_programs.engine.reading import read_journal
 from stl_programs.engine.recording import Recording
 from stl_programs.engine.status import Status
-from stl_programs.errors import JournalError, ModelError, StlError
+from stl_programs.errors import JournalError, ModelError, SettingError, StlError
 from stl_programs.models import Model
 from stl_programs.models.artifacts import model_identity
 from stl_programs.records import Task, TaskResult
@@ -35,24 +36,25 @@ from stl_programs.version import __version__
 T = TypeVar("T")
 
 
+@checked
 async def run_tasks(
     program: Search,
     tasks: Sequence[Task | str | Any],
     *,
     seed: int | Sequence[int] = 0,
     budget: Budget | None = None,
-    in_flight: int = 32,
-    in_flight_total: int | None = None,
+    in_flight: Count = 32,
+    in_flight_total: Count | None = None,
     per_endpoint: Mapping[str, int] | None = None,
-    concurrency: int | None = None,
+    concurrency: Count | None = None,
     journal: str | Path | None = None,
     fingerprint: dict[str, Any] | None = None,
     recorded: Sequence[Path] = (),
     offline: bool = False,
     share_judgements: bool = False,
     keep_trees: bool = False,
-    retries: int = 5,
-    backoff: float = 0.5,
+    retries: Natural = 5,
+    backoff: NotNegative = 0.5,
     commit: bool = False,
     executor: str | Executor = "local",
     progress: Callable[[Status], None] | None = None,
@@ -90,8 +92,12 @@ async def run_tasks(
     """
     if share_judgements and not program.environment.task_free_values:
         raise StlError(f"share_judgements: values of {program.environment.name} depend on the task")
-    if in_flight < 1 or (concurrency is not None and concurrency < 1):
-        raise ValueError(f"in_flight={in_flight}, concurrency={concurrency}: each at least 1")
+    seeds = list(seed) if isinstance(seed, Sequence) else [seed]
+    if wrong := [one for one in seeds if not isinstance(one, int) or isinstance(one, bool)]:
+        raise SettingError(f"run_tasks(seed={wrong[0]!r}): it should be a whole number, or several")
+    for endpoint, most in (per_endpoint or {}).items():
+        if not isinstance(most, int) or isinstance(most, bool) or most < 1:
+            raise SettingError(f"run_tasks(per_endpoint={{{endpoint!r}: {most!r}}}): it should be at least 1")
     runner = executor_of(executor)
     if not offline:
         _check_prices(program, budget)
@@ -106,7 +112,7 @@ async def run_tasks(
               per_endpoint=per_endpoint, journal=log, recorded=others, offline=offline, retries=retries,
               backoff=backoff)
     run.know(_models(program))
-    trials = [(one, task) for one in ([seed] if isinstance(seed, int) else seed) for task in asked]
+    trials = [(one, task) for one in seeds for task in asked]
     job = Job(program, trials, run, concurrency=concurrency or max(64, 2 * in_flight * _servers(program)),
               share_judgements=share_judgements, keep_trees=keep_trees, commit=commit,
               progress=progress)

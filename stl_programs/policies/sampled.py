@@ -8,6 +8,7 @@ from typing import Any
 import dspy
 
 from stl_programs import engine
+from stl_programs.construct import Count, checked
 from stl_programs.engine import Budget
 from stl_programs.errors import TaskError
 from stl_programs.policies.base import BasePolicy
@@ -43,12 +44,11 @@ class Policy(Asks, BasePolicy):
 
     settings = ("count", "rounds", "distinct")
 
-    def __init__(self, signature: type[dspy.Signature], lm: Any = None, *, count: int = 5, samples: int = 1,
-                 rounds: int = 3, distinct: bool = True, logprobs: bool = False, temperature: float | None = None,
+    @checked
+    def __init__(self, signature: type[dspy.Signature], lm: Any = None, *, count: Count = 5, samples: Count = 1,
+                 rounds: Count = 3, distinct: bool = True, logprobs: bool = False, temperature: float | None = None,
                  max_tokens: int | None = None, format: str | None = None, budget: Budget | None = None):
         super().__init__()
-        if count < 1 or samples < 1 or rounds < 1:
-            raise ValueError(f"count={count}, samples={samples}, rounds={rounds}: each must be at least 1")
         self.predict = Predictor(signature, lm, role="policy", samples=samples, temperature=temperature,
                                  max_tokens=max_tokens, format=format, logprobs=logprobs, budget=budget)
         self.count, self.rounds, self.distinct = count, rounds, distinct

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import dspy
 
 from stl_programs import engine
+from stl_programs.construct import checked
 from stl_programs.engine import Budget
 from stl_programs.environments.base import Environment, with_fields
 from stl_programs.errors import BudgetSpent, ModelError, StlError
@@ -65,13 +66,10 @@ class SearchProgram(Saved):
         super().__init_subclass__(**options)
         cls.settings = tuple(dict.fromkeys((*SearchProgram.settings, *cls.settings)))
 
+    @checked
     def __init__(self, environment: Environment, policy: BasePolicy, value: BaseValue, *, seed: int = 0,
                  budget: Budget | None = None, expand: Literal["kept", "all"] = "kept"):
         super().__init__()
-        if expand not in ("kept", "all"):
-            raise ValueError(f"expand={expand!r}: choose 'kept' or 'all'")
-        if not (budget is None or isinstance(budget, Budget)) or not isinstance(seed, int):
-            raise TypeError(f"budget={budget!r}, seed={seed!r}: pass a Budget, as Budget(calls=50), and an int")
         if type(self).grow is SearchProgram.grow and type(self).search is SearchProgram.search:
             raise TypeError(f"{type(self).__name__} says nothing about how it searches: write `async def grow(self, "
                             "tree)`")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from stl_programs.construct import Count, checked
 from stl_programs.environments.base import Environment
 from stl_programs.policies import BasePolicy
 from stl_programs.search.base import SearchProgram
@@ -25,11 +26,10 @@ class BeamSearch(SearchProgram):
 
     settings = ("width",)
 
-    def __init__(self, environment: Environment, policy: BasePolicy, value: BaseValue, *, width: int = 5,
+    @checked
+    def __init__(self, environment: Environment, policy: BasePolicy, value: BaseValue, *, width: Count = 5,
                  **options: Any):
         super().__init__(environment, policy, value, **options)
-        if width < 1:
-            raise ValueError(f"width={width}: a beam keeps at least 1 state")
         self.width = width
 
     async def grow(self, tree: Tree) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from stl_programs import engine
+from stl_programs.construct import Count, Threshold, checked
 from stl_programs.environments.base import Environment
 from stl_programs.policies import BasePolicy
 from stl_programs.search.base import SearchProgram
@@ -31,11 +32,10 @@ class BestFirstSearch(SearchProgram):
 
     settings = ("expansions", "priority", "enough", "parallel")
 
-    def __init__(self, environment: Environment, policy: BasePolicy, value: BaseValue, *, expansions: int = 30,
-                 priority: Priority = by_value, enough: float | None = None, parallel: int = 1, **options: Any):
+    @checked
+    def __init__(self, environment: Environment, policy: BasePolicy, value: BaseValue, *, expansions: Count = 30,
+                 priority: Priority = by_value, enough: Threshold | None = None, parallel: Count = 1, **options: Any):
         super().__init__(environment, policy, value, **options)
-        if expansions < 1 or parallel < 1:
-            raise ValueError(f"expansions={expansions}, parallel={parallel}: each at least 1")
         self.expansions, self.priority, self.parallel = expansions, priority, parallel
         self.enough = environment.scale.top if enough is None else enough
 

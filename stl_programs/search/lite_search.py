@@ -6,6 +6,7 @@ import heapq
 from math import ceil, log
 from typing import Any
 
+from stl_programs.construct import Between, Count, NotNegative, Threshold, checked
 from stl_programs.environments.base import Environment
 from stl_programs.policies import BasePolicy
 from stl_programs.search.base import SearchProgram
@@ -34,13 +35,11 @@ class LiteSearch(SearchProgram):
 
     settings = ("expansions", "confidence", "most", "progress", "enough")
 
-    def __init__(self, environment: Environment, policy: BasePolicy, value: BaseValue, *, expansions: int = 60,
-                 confidence: float = 0.9, most: int = 5, progress: float = 0.5, enough: float | None = None,
-                 **options: Any):
+    @checked
+    def __init__(self, environment: Environment, policy: BasePolicy, value: BaseValue, *, expansions: Count = 60,
+                 confidence: Between = 0.9, most: Count = 5, progress: NotNegative = 0.5,
+                 enough: Threshold | None = None, **options: Any):
         super().__init__(environment, policy, value, **options)
-        if expansions < 1 or most < 1 or not 0 < confidence < 1:
-            raise ValueError(f"expansions={expansions}, most={most}, confidence={confidence}: at least 1, at least 1, "
-                             "and between 0 and 1")
         self.expansions, self.confidence, self.most, self.progress = expansions, confidence, most, progress
         self.enough = environment.scale.top if enough is None else enough
 

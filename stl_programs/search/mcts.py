@@ -6,6 +6,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from stl_programs import engine
+from stl_programs.construct import Count, NotNegative, checked
 from stl_programs.environments.base import Environment
 from stl_programs.policies import BasePolicy
 from stl_programs.search.base import SearchProgram
@@ -46,13 +47,11 @@ class MCTS(SearchProgram):
 
     settings = ("simulations", "exploration", "selection", "backup", "rollout", "parallel")
 
-    def __init__(self, environment: Environment, policy: BasePolicy, value: BaseValue, *, simulations: int = 30,
-                 exploration: float = 1.0, selection: str | Selection = "uct", backup: str | Backup = "mean",
-                 rollout: bool = False, parallel: int = 1, **options: Any):
+    @checked
+    def __init__(self, environment: Environment, policy: BasePolicy, value: BaseValue, *, simulations: Count = 30,
+                 exploration: NotNegative = 1.0, selection: str | Selection = "uct", backup: str | Backup = "mean",
+                 rollout: bool = False, parallel: Count = 1, **options: Any):
         super().__init__(environment, policy, value, **options)
-        if simulations < 1 or parallel < 1 or exploration < 0:
-            raise ValueError(f"simulations={simulations}, parallel={parallel}, exploration={exploration}: at least 1, "
-                             "1 and 0")
         named(selection, SELECTIONS, "selection")
         named(backup, BACKUPS, "backup")
         self.simulations, self.exploration, self.selection, self.backup = simulations, exploration, selection, backup

@@ -7,6 +7,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from stl_programs import engine
+from stl_programs.construct import Count, NotNegative, Number, Threshold, checked
 from stl_programs.environments.base import Environment
 from stl_programs.policies import BasePolicy
 from stl_programs.search.base import SearchProgram
@@ -37,12 +38,11 @@ class PartialExpansionSearch(SearchProgram):
 
     settings = ("judgements", "progress", "decay", "enough", "parallel")
 
-    def __init__(self, environment: Environment, policy: BasePolicy, value: BaseValue, *, judgements: int = 60,
-                 progress: float = 0.4, decay: float = 0.04, enough: float | None = None, parallel: int = 1,
-                 **options: Any):
+    @checked
+    def __init__(self, environment: Environment, policy: BasePolicy, value: BaseValue, *, judgements: Count = 60,
+                 progress: Number = 0.4, decay: NotNegative = 0.04, enough: Threshold | None = None,
+                 parallel: Count = 1, **options: Any):
         super().__init__(environment, policy, value, **options)
-        if judgements < 1 or parallel < 1 or decay < 0:
-            raise ValueError(f"judgements={judgements}, parallel={parallel}, decay={decay}: at least 1, 1 and 0")
         self.judgements, self.progress, self.decay, self.parallel = judgements, progress, decay, parallel
         self.enough = environment.scale.top if enough is None else enough
 

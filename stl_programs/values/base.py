@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Literal
 
 from stl_programs import engine
 from stl_programs.errors import BudgetSpent
@@ -56,12 +56,6 @@ def judges(value: BaseValue) -> bool:
     """Whether the class of `value` says how it judges."""
     kind = type(value)
     return kind.estimate is not BaseValue.estimate or kind.aforward is not BaseValue.aforward
-
-
-def check_aggregate(how: Any) -> None:
-    """Raises ValueError for what is no way to make one estimate of several draws."""
-    if how not in get_args(Aggregate):
-        raise ValueError(f"aggregate={how!r}: choose median, mean or max")
 
 
 def aggregate(samples: Sequence[Sample], how: Aggregate) -> ValueEstimate:

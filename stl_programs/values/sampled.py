@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import NoneType
-from typing import Any
+from typing import Any, Literal
 
 import dspy
 
 from signatures import NO_ACTION, LabelScale, NumberScale, Scale
 from stl_programs import engine
+from stl_programs.construct import checked
 from stl_programs.engine import Budget
 from stl_programs.environments.base import Judge
 from stl_programs.errors import StlError
@@ -17,7 +18,7 @@ from stl_programs.models import Model
 from stl_programs.predictor import Asks, Draw, Predictor
 from stl_programs.records import Sample, Usage, ValueEstimate
 from stl_programs.situations import Situation
-from stl_programs.values.base import Aggregate, BaseValue, aggregate, check_aggregate
+from stl_programs.values.base import Aggregate, BaseValue, aggregate
 
 
 class Value(Asks, BaseValue):
@@ -38,14 +39,12 @@ class Value(Asks, BaseValue):
 
     settings = ("aggregate", "scale", "rationale", "scales", "offsets")
 
+    @checked
     def __init__(self, signature: type[dspy.Signature], lm: Any = None, *, samples: int = 3,
                  aggregate: Aggregate = "median", scale: Scale | None = None, judges: Mapping[str, Judge] | None = None,
-                 rationale: str = "nested", temperature: float | None = None, max_tokens: int | None = None,
-                 format: str | None = None, budget: Budget | None = None):
+                 rationale: Literal["nested", "innermost"] = "nested", temperature: float | None = None,
+                 max_tokens: int | None = None, format: str | None = None, budget: Budget | None = None):
         super().__init__()
-        check_aggregate(aggregate)
-        if rationale not in ("nested", "innermost"):
-            raise ValueError(f"rationale={rationale!r}: choose 'nested' or 'innermost'")
         options: dict[str, Any] = {"role": "value", "samples": samples, "temperature": temperature,
                                    "max_tokens": max_tokens, "format": format, "budget": budget}
         self.predict = Predictor(signature, lm, **options)

@@ -8,12 +8,13 @@ from typing import Any
 import dspy
 
 from stl_programs import engine
+from stl_programs.construct import checked
 from stl_programs.engine import Budget
 from stl_programs.errors import BudgetSpent
 from stl_programs.predictor import Asks, Predictor
 from stl_programs.records import Sample
 from stl_programs.situations import Situation
-from stl_programs.values.base import Aggregate, BaseValue, Judged, aggregate, check_aggregate
+from stl_programs.values.base import Aggregate, BaseValue, Judged, aggregate
 
 
 class AsksTogether(Asks, BaseValue):
@@ -43,10 +44,10 @@ class SiblingValue(AsksTogether):
 
     settings = ("aggregate",)
 
+    @checked
     def __init__(self, signature: type[dspy.Signature], lm: Any = None, *, aggregate: Aggregate = "median",
                  **options: Any):
         super().__init__(signature, lm, **options)
-        check_aggregate(aggregate)
         self.aggregate: Aggregate = aggregate
 
     async def aforward(self, situations: Sequence[Situation]) -> list[Judged]:

@@ -181,12 +181,6 @@ def test_a_world_that_gives_another_kind_of_thing_is_told_which():
         GreedySearch(env, LegalMoves(), Uniform())(task="0")
 
 
-@pytest.mark.parametrize("options", [{"budget": 5}, {"seed": "7"}, {"seed": None}])
-def test_a_budget_that_is_none_is_refused_when_the_program_is_built(options):
-    with pytest.raises(TypeError, match=r"pass a Budget, as Budget\(calls=50\), and an int"):
-        GreedySearch(TreeWorld(), LegalMoves(), Uniform(), **options)
-
-
 def test_a_result_without_a_tree_says_why():
     with pytest.raises(ValueError, match="run with keep_trees=True, and leave out results with an error"):
         Tree.from_dict(None)

@@ -104,7 +104,7 @@ def test_a_tree_survives_json(env):
 def test_bad_settings_and_bad_tasks(env):
     with pytest.raises(ValueError, match="width=0"):
         BeamSearch(env, LegalMoves(), Uniform(), width=0)
-    with pytest.raises(ValueError, match="choose 'kept' or 'all'"):
+    with pytest.raises(ValueError, match="it should be 'kept' or 'all'"):
         BeamSearch(env, LegalMoves(), Uniform(), expand="some")
     with pytest.raises(TaskError, match="1 1 1 1"):
         GreedySearch(env, LegalMoves(), Uniform())(task="1 1 1 1")
