@@ -168,6 +168,20 @@ class Predictor(dspy.Predict):
         return (self.name, id(self._lm) if self._lm is not None and not isinstance(self._lm, str) else None,
                 signature_version(self.signature), demos, self.format, self.samples, *self.sampling)
 
+    def check_reads(self) -> None:
+        """Raises ModelError where a model of this process cannot read even the fixed words of the question."""
+        model, inputs = self.model, self.signature.input_fields
+        reads = getattr(model, "check_reads", None)
+        if reads is None or any(field.annotation is not str for field in inputs.values()):
+            return
+        try:
+            reads(self.prompt_format.format(self.signature, self.demos, dict.fromkeys(inputs, "")))
+        except OutOfRange as error:
+            own, asked = format_name(model.prompt_format), format_name(self.prompt_format)
+            raise ModelError(f"{error}, so it cannot be asked in the format {asked!r}: " + (
+                f"leave format= out, which asks in its own, {own!r}" if asked != own else
+                "leave out what instructions or demonstrations say beyond its vocabulary")) from None
+
     # Asking
 
     def inputs(self, situation: Situation, **known: Any) -> dict[str, Any]:

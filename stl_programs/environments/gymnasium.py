@@ -12,6 +12,7 @@ import dspy
 
 from signatures import EstimateValue, Lookahead, NumberScale, ProposeActions, Scale
 from signatures.listed import ProposeListed
+from stl_programs.construct import Count, checked
 from stl_programs.environments.gymnasium_plays import Twin, branches, replays
 from stl_programs.environments.parking import short
 from stl_programs.environments.sessions import Branching, Observation, SessionEnvironment
@@ -72,6 +73,7 @@ class GymnasiumEnvironment(SessionEnvironment):
 
     settings = ("goal", "key", "names", "reward_range")
 
+    @checked
     def __init__(self, make: str | Callable[[], Any], *, name: str | None = None, goal: str = "",
                  observe: Callable[[Any, dict[str, Any]], str] | None = None,
                  act: Callable[[str], Any] | None = None,
@@ -80,13 +82,11 @@ class GymnasiumEnvironment(SessionEnvironment):
                  reward_range: tuple[float, float] = (0.0, 1.0),
                  score: Callable[[list[float]], float] | None = None,
                  snapshot: Callable[[Any], Any] | None = None, recover: Callable[[Any, Any], None] | None = None,
-                 max_depth: int | None = None, scale: Scale | None = None,
+                 max_depth: Count | None = None, scale: Scale | None = None,
                  policy_signature: type[dspy.Signature] | None = None,
                  value_signature: type[dspy.Signature] = EstimateValue,
                  lookahead_signature: type[dspy.Signature] = Lookahead):
         need("GymnasiumEnvironment", "gymnasium")
-        if key not in ("observation", "path"):
-            raise ValueError(f"key={key!r}: choose 'observation' or 'path'")
         if not reward_range[0] < reward_range[1]:
             raise ValueError(f"reward_range={reward_range}: the first must be below the second")
         if (snapshot is None) != (recover is None):

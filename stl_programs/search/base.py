@@ -185,6 +185,7 @@ class SearchProgram(Saved):
             model = predictor.model
             choose_format(predictor.format, model)
             model.check(predictor.sampling[1])
+            predictor.check_reads()
             for budget in (self.budget, predictor.budget):
                 if budget and budget.dollars is not None and model.prices() is None:
                     raise ModelError(f"Budget(dollars={budget.dollars:g}): the price of {model.name} is unknown; "

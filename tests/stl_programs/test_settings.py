@@ -30,7 +30,8 @@ from stl_programs import (
     run_tasks,
 )
 from stl_programs.construct import Count, checked
-from stl_programs.errors import SettingError
+from stl_programs.environments.game24 import GameOf24
+from stl_programs.errors import ModelError, SettingError
 from stl_programs.testing import TreeWorld
 
 ENV = TreeWorld(depth=2, branching=2, transpositions=0.0)
@@ -118,3 +119,16 @@ def test_functions_keep_what_they_are():
     assert keep(3, 1, a=2) == 3 and keep.__doc__ == "Says." and inspect.iscoroutinefunction(run_tasks)
     with pytest.raises(TypeError, match="multiple values"):
         keep(1, width=2)
+
+
+@pytest.mark.parametrize("name", ["chat", "lookahead"])
+def test_a_format_that_a_model_here_cannot_read_is_refused_before_any_work(name, tmp_path):
+    env = GameOf24()
+    program = BeamSearch(env, LegalMoves(), Value(env.value_signature, "embedded/game24", format=name))
+    said = rf"^embedded/game24 .*cannot be asked in the format '{name}': leave format= out, .* its own, 'compact'$"
+    for work in (lambda: program(task="4 5 6 10"), program.check, lambda: SelfTaughtLookahead(
+            run_dir=tmp_path / "run").compile(program, trainset=["4 5 6 10"])):
+        with pytest.raises(ModelError, match=said):
+            work()
+    assert not list(tmp_path.rglob("*.jsonl"))
+    BeamSearch(env, LegalMoves(), Value(env.value_signature, "embedded/game24", format="compact")).check()

@@ -17,7 +17,7 @@ from weakref import WeakSet
 import torch
 
 from stl_programs.errors import AdapterError, ModelError, StlError
-from stl_programs.models.base import FREE, Prices, Reply, Request
+from stl_programs.models.base import FREE, Messages, Prices, Reply, Request
 from stl_programs.models.formats import FORMATS, brought_format
 from stl_programs.models.local.alone import answer_alone
 from stl_programs.models.local.decoding import Ask, Batch
@@ -84,6 +84,10 @@ class InProcessModel:
 
     def check(self, max_tokens: int = 0) -> None:
         self._files.model()
+
+    def check_reads(self, messages: Messages) -> None:
+        """Raises OutOfRange for messages that the vocabulary lacks a part of, ModelError where they do not fit."""
+        self._files.encode(messages)
 
     def load_adapter(self, name: str, path: Path) -> None:
         if name in self._adapters:

@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from stl_programs.children import environment_of_child
+from stl_programs.construct import Count, Port, Positive, checked
 from stl_programs.errors import ModelError, StlError
 from stl_programs.models.served.urls import words
 from stl_programs.models.vllm.client import ENDING_SECONDS, VllmClient
@@ -80,12 +81,13 @@ class VllmServer(VllmClient):
         ...     value = Value(signature, dspy.LM(server.model, api_base=server.url))
     """
 
+    @checked
     def __init__(self, weights: str | Path, *, name: str | None = None, python: str | Path | None = None,
-                 command: Sequence[str] | None = None, port: int | None = None, api_key: str | None = None,
-                 cpu: bool | None = None, dtype: str = "auto", max_model_len: int | None = None,
-                 max_lora_rank: int = 16, max_loras: int | None = None,
+                 command: Sequence[str] | None = None, port: Port | None = None, api_key: str | None = None,
+                 cpu: bool | None = None, dtype: str = "auto", max_model_len: Count | None = None,
+                 max_lora_rank: int = 16, max_loras: Count | None = None,
                  extra: Sequence[str] = (), env: Mapping[str, str] | None = None, log: str | Path | None = None,
-                 start_seconds: float = 600.0, progress: Callable[[str], None] | None = None):
+                 start_seconds: Positive = 600.0, progress: Callable[[str], None] | None = None):
         self.weights = Path(weights).resolve()
         name = name or self.weights.name
         if not (self.weights / "config.json").is_file():

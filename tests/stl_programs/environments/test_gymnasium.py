@@ -335,7 +335,7 @@ def _with(**found):
     (_with(observation_space=spaces.Sequence(spaces.Discrete(2))), {}, StlError, "a space of kind Sequence"),
     (Counter, {"actions": ["stay"]}, StlError, "has 2 actions, and actions= has 1 different names"),
     (_with(action_space=spaces.Text(3)), {"actions": ["a"]}, StlError, "names those of a Discrete space"),
-    (Counter, {"key": "state"}, ValueError, "key='state': choose 'observation' or 'path'"),
+    (Counter, {"key": "state"}, ValueError, r"key='state'\): it should be 'observation' or 'path'"),
     (Counter, {"reward_range": (1, 1)}, ValueError, "the first must be below the second"),
     (Counter, {"snapshot": len}, ValueError, "snapshot and recover belong together"),
     (Counter, {"observe": lambda observation, info: observation}, StlError, "observe gave a int"),
