@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -166,6 +167,9 @@ class WeightOptimizer(Teleprompter):
         failed = [result for result in results if result.error]
         if len(failed) == len(results):
             raise StlError(f"all {len(failed)} rollouts failed; the first: {failed[0].error}")
+        if failed:
+            warnings.warn(f"iteration {k}: {len(failed)} of {len(results)} rollouts failed and train nothing; the "
+                          f"first: {failed[0].error}", RuntimeWarning, stacklevel=2)
         return results
 
     def shares_judgements(self, program: SearchProgram) -> bool:

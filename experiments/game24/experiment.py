@@ -18,7 +18,7 @@ from experiments.game24.baselines import Baselines
 from experiments.game24.programs import base_value, environment, optimizer, search, untrained_rows
 from experiments.game24.rows import Table, choose
 from experiments.game24.settings import Settings, described, published_list
-from experiments.game24.tuning import compile_values
+from experiments.game24.tuning import Iterations, compile_values
 from experiments.game24.words import SCORED, following, notes, title
 from experiments.kit import report
 from experiments.kit.command import guarded, number, whole
@@ -48,7 +48,8 @@ def run(settings: Settings, run_dir: Path, *, beams: Sequence[int] = (5, 1), eva
         table = Table(settings, env, folder, bars, eval_seeds, limit)
         beside = tunable and models.load(settings.value).endpoint is None and (os.cpu_count() or 1) > 1
         with Baselines(beside, settings, folder, beams, eval_seeds, limit) as baselines:
-            values, once = compile_values(settings, env, run_dir, seed, bars, tracker) if tunable else ([], [])
+            made = compile_values(settings, env, run_dir, seed, bars, tracker) if tunable else Iterations(bars)
+            values = made.values
             names = [f"V{k}" for k in range(1, len(values) + 1)]
             for row, value in zip(names, values, strict=True):
                 table.add(row, value, "validation", max(beams), seeds=[0])
@@ -66,11 +67,11 @@ def run(settings: Settings, run_dir: Path, *, beams: Sequence[int] = (5, 1), eva
             for beam in beams:
                 head.add(row, value, "test", beam)
         table.cells[:0] = head.cells
-        bills = [*once, *total([*head.bills, *table.bills], by=LABELS[:-1])]
+        bills = [*made.bills, *total([*head.bills, *table.bills], by=LABELS[:-1])]
     summary = report.summarize(
         table.cells, title=title(settings.information), information=settings.information, settings=described(settings),
-        **SCORED, chosen=chosen, notes=notes(settings.csv, [seed], settings.policy), bills=bills,
-        seconds=time.perf_counter() - started)
+        **SCORED, more={"rollouts": made.rollouts}, chosen=chosen,
+        notes=notes(settings.csv, [seed], settings.policy), bills=bills, seconds=time.perf_counter() - started)
     files = report.write(summary, run_dir)
     if tracker and tracker.parent:
         for k, _ in enumerate(values, 1):

@@ -20,6 +20,13 @@ class Iterations:
         self.bars, self.tracker = bars, tracker
         self.programs: list[SearchProgram] = []
         self.bills: list[Bill] = []
+        self.rollouts: list[dict[str, Any]] = []
+        """How many there were, and how many of them failed, by iteration."""
+
+    @property
+    def values(self) -> list[Value]:
+        """V(1) ... V(n)."""
+        return [program.value for program in self.programs]
 
     def on_start(self, optimizer: Any, program: Any) -> None:
         if self.tracker:
@@ -31,10 +38,13 @@ class Iterations:
     def on_iteration(self, iteration: Any, program: SearchProgram) -> None:
         self.programs.append(program)
         self.bills += iteration_bills(iteration)
+        failed = sum(result.error is not None for result in iteration.rollouts)
+        self.rollouts.append({"row": f"V{iteration.k}", "n": len(iteration.rollouts), "failed": failed})
         [tuned] = iteration.tuned
         manifest = tuned.dataset.manifest
-        self.bars.say(f"V{iteration.k}: {manifest['rows']} rows of {manifest['examples']} examples, labels "
-                      f"{manifest['labels']}, training {tuned.provenance['train_seconds']:g} s")
+        self.bars.say(f"V{iteration.k}: {failed} of {len(iteration.rollouts)} rollouts failed; {manifest['rows']} rows "
+                      f"of {manifest['examples']} examples, labels {manifest['labels']}, training "
+                      f"{tuned.provenance['train_seconds']:g} s")
         if self.tracker:
             self.tracker.on_iteration(iteration, program)
 
@@ -44,9 +54,9 @@ class Iterations:
 
 
 def compile_values(settings: Settings, env: GameOf24, run_dir: Path, seed: int, bars: Bars,
-                   tracker: Any = None) -> tuple[list[Value], list[Bill]]:
-    """V(1) ... V(n) of one STL seed, and what they cost once."""
+                   tracker: Any = None) -> Iterations:
+    """V(1) ... V(n) of one STL seed, what they cost once, and what became of their rollouts."""
     watch = Iterations(bars, tracker)
     student = search(settings, env, base_value(settings, env), settings.width)
     optimizer(settings, env, run_dir, seed, watch).compile(student, trainset=train_tasks(settings, env, seed))
-    return [program.value for program in watch.programs], watch.bills
+    return watch

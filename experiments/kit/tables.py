@@ -64,12 +64,14 @@ def caption(summary: dict[str, Any]) -> str:
     first = summary["rows"][0]
     chosen = f"{summary['chosen']} was chosen on {summary['chosen_on']}. " if summary["chosen_on"] else ""
     notes = f"{summary['notes']} " if summary["notes"] else ""
+    rolled = ", ".join(f"{one['n']} for {one['row']} ({one['failed']} failed)" for one in summary.get("rollouts", []))
+    rollouts = f"Rollouts: {rolled}. " if rolled else ""
     return (
         f"Means over n = {first['n']} tasks and {len(first['seeds'])} evaluation seed(s), with 95 % intervals; a "
         f"failed task counts 0. Differences are of the {WORDS[summary['measure']]}. The answer scored is the program's "
-        f"own, first trial. Training: {summary['information']}. {chosen}Policy: {first['policy']}, unless a row says "
-        f"otherwise. {notes}States, calls and tokens are per task; seconds are model seconds per evaluation; missing "
-        f"counts are per evaluation. {summary['date']}.")
+        f"own, first trial. Training: {summary['information']}. {rollouts}{chosen}Policy: {first['policy']}, unless a "
+        f"row says otherwise. {notes}States, calls and tokens are per task; seconds are model seconds per evaluation; "
+        f"missing counts are per evaluation. {summary['date']}.")
 
 
 def panels(summary: dict[str, Any]) -> list[str]:

@@ -167,6 +167,21 @@ def test_what_cannot_be_tuned_fails_before_any_work(env, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_rollouts_that_failed_are_said_and_the_others_train(env, tmp_path):
+    class Fails(LegalMoves):
+        async def aforward(self, situation, count=None, exclude=(), draw=0):
+            if situation.task.text == bad.text:
+                raise OSError("the shop is closed")
+            return await super().aforward(situation, count, exclude, draw)
+
+    bad, *good = env.tasks("train")[:3]
+    student = BeamSearch(env, Fails(), Value(env.value_signature, "embedded/game24", samples=2), width=2)
+    stl = SelfTaughtLookahead(tasks_per_iteration=3, run_dir=tmp_path, lora=QUICK, rollout_aggregate="max")
+    said = r"iteration 1: 1 of 3 rollouts failed and train nothing; the first: OSError: the shop is closed \(test_stl"
+    with pytest.warns(RuntimeWarning, match=said):
+        assert stl.compile(student, trainset=[bad, *good]).value.predict.adapter
+
+
 @pytest.mark.parametrize(("field", "value"), [("loss", "both"), ("rank", 0), ("learning_rate", -1.0)])
 def test_bad_training_settings(field, value):
     with pytest.raises(ValueError, match=field):

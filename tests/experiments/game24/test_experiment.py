@@ -13,7 +13,7 @@ import pytest
 
 from experiments.game24 import experiment as game24
 from experiments.game24.settings import published_list
-from experiments.kit import report
+from experiments.kit import report, tables
 from experiments.kit.command import guarded
 from stl_programs import models
 from stl_programs.testing.game24_script import game24_script
@@ -39,6 +39,14 @@ def test_it_prints_a_table_and_what_to_type_next(small):
     _, printed, _ = small
     for row in ("uniform", "V0", "V0, 8 samples", "V1", "oracle", "make ui", "docs/tutorial.md"):
         assert row in printed
+
+
+@pytest.mark.slow
+def test_rollouts_that_failed_are_in_the_table(small):
+    summary = report.read(small[0] / "run")
+    assert summary["rollouts"] == [{"row": "V1", "n": 4, "failed": 0}]
+    summary["rollouts"] = [{"row": "V1", "n": 8, "failed": 3}]
+    assert "Rollouts: 8 for V1 (3 failed)" in tables.markdown(summary)
 
 
 @pytest.mark.slow
