@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from stl_programs.display import one_line
 from stl_programs.extras import need
 from stl_programs.models.prices import is_open, training_price
 from stl_programs.records import TaskResult, plus
@@ -128,13 +129,13 @@ def lines(bills: Sequence[Bill]) -> list[tuple[str, ...]]:
     labels = [label for label in LABELS if any(getattr(bill, label) is not None for bill in bills)]
     lost = ("possibly_paid_dollars",) if any(bill.possibly_paid_calls for bill in bills) else ()
     heads = tuple(_HEADS.get(name, name) for name in (*labels, *_SHOWN, *lost))
-    return [heads] + [(*(_label(bill, label) for label in labels), *(_amount(bill, name) for name in (*_SHOWN, *lost)))
-                      for bill in bills]
+    return [heads] + [(*(one_line(_label(bill, label)) for label in labels),
+                       *(_amount(bill, name) for name in (*_SHOWN, *lost))) for bill in bills]
 
 
 def markdown(bills: Sequence[Bill]) -> str:
     """The rows as a Markdown table."""
-    head, *rows = (f"| {' | '.join(line)} |" for line in lines(bills))
+    head, *rows = (f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines(bills))
     aligned = [":" if _label_head(name) else "" for name in lines(bills)[0]]
     rule = "|" + "|".join(f" {colon}---{'' if colon else ':'} " for colon in aligned) + "|"
     return "\n".join([head, rule, *rows, ""])
@@ -144,13 +145,14 @@ def table(bills: Sequence[Bill], title: str | None = None) -> Table:
     """The rows as a rich table. Raises StlError where rich is not installed."""
     need("a table on the terminal", "rich")
     from rich.table import Table
+    from rich.text import Text
 
     head, *rows = lines(bills)
     shown = Table(title=title, show_edge=False)
     for name in head:
         shown.add_column(name, justify="left" if _label_head(name) else "right")
     for row in rows:
-        shown.add_row(*row)
+        shown.add_row(*map(Text, row))
     return shown
 
 

@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-RAW = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters, marks that turn the direction of writing, and halves of surrogate pairs."""
+RAW = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters but for tabs and line ends, marks that turn the direction of writing, halves of surrogates."""
 MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~$<>&-])")
 """What Markdown, or the HTML in it, would read as more than text."""
 

@@ -2,14 +2,15 @@
 
 from typing import Any
 
+from stl_programs.display import clean_lines
 from stl_programs.secrets import cleaned
 
 
 class StlError(Exception):
-    """Base of every error that this project raises on purpose. Its text shows no secret."""
+    """Base of every error that this project raises on purpose. Its text shows no secret and acts on no terminal."""
 
     def __init__(self, *said: Any):
-        super().__init__(*map(cleaned, said))
+        super().__init__(*(clean_lines(part) if isinstance(part, str) else part for part in map(cleaned, said)))
 
 
 class SettingError(StlError, ValueError):

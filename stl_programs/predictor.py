@@ -20,7 +20,7 @@ from stl_programs.errors import ModelError, OutOfRange, StlError
 from stl_programs.models import Model, load, string_of
 from stl_programs.models.base import PLAIN, ReplyOptions, Request
 from stl_programs.models.doors.dspy_lm import as_dspy, restored_lm, saved_lm
-from stl_programs.models.formats import choose_format, format_name, known_format
+from stl_programs.models.formats import FORMATS, choose_format, format_name, known_format
 from stl_programs.models.registry import adapter_record, check_registered, restore_adapter
 from stl_programs.models.thoughts import apart
 from stl_programs.models.versions import base_name, base_of, is_adapter
@@ -180,7 +180,8 @@ class Predictor(dspy.Predict):
             own, asked = format_name(model.prompt_format), format_name(self.prompt_format)
             raise ModelError(f"{error}, so it cannot be asked in the format {asked!r}: " + (
                 f"leave format= out, which asks in its own, {own!r}" if asked != own else
-                "leave out what instructions or demonstrations say beyond its vocabulary")) from None
+                f"pass the format that it was made for ({', '.join(FORMATS)}), or shorten instructions and "
+                "demonstrations to its vocabulary")) from None
 
     # Asking
 

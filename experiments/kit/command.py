@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from stl_programs.display import clean_lines
 from stl_programs.errors import StlError
 from stl_programs.secrets import masked
 
@@ -22,7 +23,7 @@ def guarded(work: Callable[[], object], run_dir: Path) -> int:
         with _no_interrupt_lost():
             work()
     except (StlError, ValueError, OSError) as error:
-        print(f"error: {masked(str(error))}", file=sys.stderr)
+        print(f"error: {clean_lines(masked(str(error)))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"\nstopped; everything finished is in {run_dir}. The same command goes on from there.", file=sys.stderr)

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from experiments.kit.evaluation import place
 from stl_programs import costs
 from stl_programs.costs import Bill
+from stl_programs.display import clean
 
 WORDS = {"success_rate": "success rate", "score": "score"}
 COSTS = "What the run cost: once, and for inference (every evaluation above); models with open and with closed weights."
@@ -27,7 +30,7 @@ def head(summary: dict[str, Any]) -> tuple[str, ...]:
 
 def lines(summary: dict[str, Any]) -> list[tuple[str, ...]]:
     """The table's cells as text, a tuple a row, in the order of `head`."""
-    return [_line(row, summary) for row in summary["rows"]]
+    return [tuple(map(clean, _line(row, summary))) for row in summary["rows"]]
 
 
 def _labels(summary: dict[str, Any]) -> list[str]:
@@ -108,7 +111,7 @@ def markdown(summary: dict[str, Any]) -> str:
 
 def _rows(table: Sequence[Sequence[str]], rule: bool = True) -> list[str]:
     """Lines of a Markdown table; with `rule`, the first one is its head."""
-    found = [f"| {' | '.join(line)} |" for line in table]
+    found = [f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in table]
     return [found[0], "|" + " --- |" * len(table[0]), *found[1:]] if rule else found
 
 
@@ -122,11 +125,11 @@ def cost_rows(summary: dict[str, Any]) -> list[Bill]:
 def show(summary: dict[str, Any], run_dir: Path, following: Sequence[str] = ()) -> None:
     """The table, where everything is, and `following`: lines that say what to type next."""
     console = Console(width=None if Console().is_terminal else 150)
-    table = Table(title=summary["title"], caption=caption(summary))
+    table = Table(title=escape(clean(summary["title"])), caption=escape(clean(caption(summary))))
     for name in head(summary):
-        table.add_column(name, justify="left" if name in _TEXT else "right")
+        table.add_column(escape(clean(name)), justify="left" if name in _TEXT else "right")
     for line in lines(summary):
-        table.add_row(*line, style="bold" if line[0] == summary["chosen"] else None)
+        table.add_row(*map(Text, line), style="bold" if line[0] == summary["chosen"] else None)
     console.print(table)
     if bills := cost_rows(summary):
         console.print(costs.table(bills, title=COSTS))

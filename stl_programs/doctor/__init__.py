@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from stl_programs.display import clean
 from stl_programs.doctor.finding import Finding
 from stl_programs.doctor.hardware import disk, machine
 from stl_programs.doctor.installation import extras, keys, versions
@@ -48,7 +49,7 @@ def page(report: Mapping[str, Sequence[Finding]]) -> str:
     width = max(len(finding.name) for findings in report.values() for finding in findings)
     lines = []
     for title, findings in report.items():
-        lines += [title, *(f"{'!' if finding.problem else ' '} {finding.name:{width}}  {finding.said}"
+        lines += [title, *(f"{'!' if finding.problem else ' '} {finding.name:{width}}  {clean(finding.said)}"
                            for finding in findings), ""]
     count = len(problems(report))
     return "\n".join([*lines, f"{count} {'problem' if count == 1 else 'problems'}{', marked !' if count else ''}"])
@@ -56,7 +57,7 @@ def page(report: Mapping[str, Sequence[Finding]]) -> str:
 
 def problems(report: Mapping[str, Sequence[Finding]]) -> list[str]:
     """A line for each."""
-    return [f"{finding.name}: {finding.said}" for findings in report.values() for finding in findings
+    return [f"{finding.name}: {clean(finding.said)}" for findings in report.values() for finding in findings
             if finding.problem]
 
 

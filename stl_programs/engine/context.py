@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from stl_programs.display import clean
 from stl_programs.engine.bank import Bank
 from stl_programs.engine.budget import Budget, Cost, Ledger, cost_of
 from stl_programs.engine.contained import begun
@@ -187,7 +188,7 @@ class Context:
 
     def note(self, what: str, count: int = 1) -> None:
         """Count something that the result has to say."""
-        self.notes[masked(what)] += count
+        self.notes[clean(masked(what))] += count
 
     def bill(self, role: str, usage: Usage, about: Any = None, model: str | None = None) -> None:
         """Add to the bill of a role, of the model that it asked, and of the state key that it asked about."""

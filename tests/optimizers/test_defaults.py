@@ -74,7 +74,7 @@ def test_settings_are_resolved_anew_for_every_program(env, tmp_path):
         _ = stl.resolved
     stl.check(student(env), ["4 5 6 10"])
     assert stl.settings()["expand"] == "all"
-    stl.check(student(env, f"local/{directory(tmp_path / 'bare', None)}"), ["4 5 6 10"])
+    stl.check(student(env, f"local/{directory(tmp_path / 'bare', {'prompt_format': 'compact'})}"), ["4 5 6 10"])
     assert stl.settings()["expand"] == "kept" and stl.settings()["lora"] == asdict(LoraSettings())
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from stl_programs.display import one_line
 from stl_programs.errors import AdapterError, ModelError, TransientError
 from stl_programs.models.adapters import read_provenance
 from stl_programs.models.artifacts import PROVENANCE, adapter_hash, weights_hash
@@ -254,8 +255,8 @@ class Pool:
             return f"{server.address} refuses the key ({reply.status})"
         served = reply.models()
         if served and wanted not in served:
-            warnings.warn(f"{server.address} lists {', '.join(sorted(served)[:5])}, not {wanted!r}; it is asked all "
-                          "the same", stacklevel=2)
+            listed = one_line(", ".join(sorted(served)[:5]))
+            warnings.warn(f"{server.address} lists {listed}, not {wanted!r}; it is asked all the same", stacklevel=2)
         elif served:
             context = served[wanted].max_model_len
             if max_tokens >= (context or math.inf):
