@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from stl_programs.engine.aside import Aside
 from stl_programs.engine.context import Run
+from stl_programs.engine.journal import Journal, Unwritable
 from stl_programs.engine.protocols import Search
 from stl_programs.engine.status import Reports, Status
 from stl_programs.records import Task, TaskResult
@@ -50,16 +52,24 @@ class Job:
 
     async def finished(self, result: TaskResult, final: bool = True) -> None:
         """Write a result down, then use it. One that the run's own budget cut short is not `final`: it is done again
-        when the journal is continued. Raises JournalError where it cannot be written."""
+        when the journal is continued. One that holds what is no JSON is a failed task. Raises JournalError where it
+        cannot be written."""
         if self.run.journal and final:
-            if result.tree is None:
-                self.run.journal.result(result, self.budget)
-            else:
-                await self.aside(self.run.journal.result, result, self.budget)
+            try:
+                await self._write(self.run.journal, result)
+            except Unwritable as error:
+                result = replace(result, answer=None, trajectory=[], tree=None, error=f"JournalError: {error}")
+                await self._write(self.run.journal, result)
         self.results[result.seed, result.task] = result
         self._release(result.seed, result.task)
         self.run.tally.finished(result)
         self.reports.due()
+
+    async def _write(self, journal: Journal, result: TaskResult) -> None:
+        if result.tree is None:
+            journal.result(result, self.budget)
+        else:
+            await self.aside(journal.result, result, self.budget)
 
     def ordered(self) -> list[TaskResult]:
         """A result for every trial that was asked for, in that order."""

@@ -38,6 +38,10 @@ BEGINNING = f'{{"format":{FORMAT},'.encode()
 _HEX = re.compile(rb"[0-9a-f]{0,8}")
 
 
+class Unwritable(JournalError):
+    """A row that is no JSON: its writer's fault, and nothing was written of it. The journal stands."""
+
+
 class Journal:
     """A run's own journal: continues `path`, or starts it. A line cut short by a kill is dropped.
 
@@ -156,7 +160,7 @@ class Journal:
             if masked(text) != text:
                 text = self._text(cleaned(row))
         except (TypeError, ValueError, RecursionError) as error:
-            raise JournalError(f"this cannot be journaled: {error}: {str(row)[:200]}") from None
+            raise Unwritable(f"this cannot be journaled: {error}: {str(row)[:200]}") from None
         self._append(text, "sent" in row)
 
     @staticmethod

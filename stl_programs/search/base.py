@@ -27,7 +27,7 @@ from stl_programs.search.shown import Outcome
 from stl_programs.situations import Proposal, Situation
 from stl_programs.tree import Found, Node, Tree
 from stl_programs.values import BaseValue
-from stl_programs.values.base import judges
+from stl_programs.values.base import judges, sound
 
 ORDER = get_args(Information)
 """From least to most."""
@@ -327,13 +327,17 @@ class SearchProgram(Saved):
         """Estimate the states of `nodes`, all together. Raises BudgetSpent after those that the budget covered."""
         if not nodes:
             return
-        judged, scale = await self.value.aforward(tree.situations(nodes)), self.environment.scale
+        judged, scale = [*await self.value.aforward(tree.situations(nodes))], self.environment.scale
+        if len(judged) != len(nodes):
+            raise StlError(f"{type(self.value).__name__} gives {len(judged)} estimates for {len(nodes)} states: return "
+                           "one for each, in their order")
         spent, low, high = None, scale.bottom, scale.top
         for node, estimate in zip(nodes, judged, strict=True):
             if isinstance(estimate, BudgetSpent):
                 spent = estimate
             else:
-                node.estimate, node.worth = estimate, scaled(estimate.score, low, high)
+                node.estimate = estimate = sound(self.value, estimate)
+                node.worth = scaled(estimate.score, low, high)
                 if estimate.score is None:
                     engine.context().note(engine.UNJUDGED)
         if spent:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import statistics
+import sys
 from collections.abc import Sequence
-from typing import Literal
+from math import isfinite
+from numbers import Real
+from typing import Any, Literal
 
 from stl_programs import engine
-from stl_programs.errors import BudgetSpent
+from stl_programs.errors import BudgetSpent, StlError
+from stl_programs.outside import shown
 from stl_programs.records import Information, Sample, ValueEstimate
 from stl_programs.saving import Saved
 from stl_programs.situations import Situation
 
 Aggregate = Literal["median", "mean", "max"]
+LARGEST = sys.float_info.max
 Judged = ValueEstimate | BudgetSpent
 """An estimate, or that the budget did not cover it."""
 
@@ -56,6 +61,21 @@ def judges(value: BaseValue) -> bool:
     """Whether the class of `value` says how it judges."""
     kind = type(value)
     return kind.estimate is not BaseValue.estimate or kind.aforward is not BaseValue.aforward
+
+
+def sound(value: BaseValue, estimate: Any) -> ValueEstimate:
+    """What `value` gave for a state, with its score as a float.
+
+    Raises StlError for what is no estimate: NaN would be compared with, and chosen by, in silence.
+    """
+    if type(estimate) is ValueEstimate and isinstance(estimate.rationale, str):
+        score = estimate.score
+        if score is None or (type(score) is float and isfinite(score)):
+            return estimate
+        if isinstance(score, Real) and -LARGEST <= score <= LARGEST:  # whole numbers, and numpy's
+            return estimate._replace(score=float(score))
+    raise StlError(f"{type(value).__name__} gives {shown(estimate)} for a state: return ValueEstimate(score, "
+                   "rationale), the score a finite number, or None where there is none, and the rationale a text")
 
 
 def aggregate(samples: Sequence[Sample], how: Aggregate) -> ValueEstimate:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from functools import partial
 
 import pytest
@@ -23,7 +24,7 @@ from stl_programs import (
     run_tasks,
 )
 from stl_programs.errors import JournalError, StlError, TaskError, TransientError
-from stl_programs.records import Action, State, Transition
+from stl_programs.records import Action, State, Transition, ValueEstimate
 from stl_programs.testing import ScriptedModel, Simulator, TreeWorld, answering
 
 
@@ -425,6 +426,54 @@ def test_a_thousand_tasks_of_which_every_third_raises_are_a_thousand_results():
     program = GreedySearch(Raising("value"), RaisingPolicy(), RaisingValue())
     results = run_sync(run_tasks(program, [str(number) for number in range(1000)]))
     assert [bool(result.error) for result in results] == [number % 3 == 0 for number in range(1000)]
+
+
+class Gives(Uniform):
+    """In world 1, an estimate that is none."""
+
+    def __init__(self, estimate, times=1):
+        super().__init__()
+        self.estimate_, self.times = estimate, times
+
+    async def aforward(self, situations):
+        if situations[0].task.text == "1":
+            return [self.estimate_] * len(situations) * self.times
+        return await super().aforward(situations)
+
+
+@pytest.mark.parametrize("estimate", [
+    None, "0.5", 0.5, ValueEstimate(math.nan), ValueEstimate(math.inf), ValueEstimate(10**400), ValueEstimate("0.5"),
+    ValueEstimate(0.5, None), ValueEstimate(0.5, b"so"), ValueEstimate([0.5])])
+@pytest.mark.parametrize("kind", [GreedySearch, partial(MCTS, simulations=3, parallel=2)])
+def test_what_is_no_estimate_is_an_error_and_never_compared_with(estimate, kind, tmp_path):
+    program = kind(TreeWorld(depth=2, branching=2, transpositions=0.0), LegalMoves(), Gives(estimate))
+    before, failed, after = run_sync(run_tasks(program, ["0", "1", "2"], journal=tmp_path / "j", keep_trees=True))
+    assert failed.error.startswith("StlError: Gives gives ") and "a finite number, or None" in failed.error
+    assert before.answer and after.answer
+
+
+def test_whole_numbers_are_scores_and_too_few_estimates_are_none():
+    def search(*given):
+        return GreedySearch(TreeWorld(depth=1, branching=2, transpositions=0.0), LegalMoves(), Gives(*given))
+
+    tree = search(ValueEstimate(1))(task="1").tree
+    assert [type(node.estimate.score) for node in tree.nodes[1:]] == [float, float]
+    with pytest.raises(StlError, match="Gives gives 4 estimates for 2 states: return one for each"):
+        search(ValueEstimate(1), 2)(task="1")
+
+
+@pytest.mark.parametrize("keep_trees", [False, True])
+def test_a_result_that_is_no_json_fails_its_task_alone(tmp_path, keep_trees):
+    class Bytes(TreeWorld):
+        def answer(self, task, state):
+            return b"4" if task.text == "1" else super().answer(task, state)
+
+    program = GreedySearch(Bytes(depth=1, branching=2, transpositions=0.0), LegalMoves(), Uniform())
+    for _ in range(2):
+        before, failed, after = run_sync(run_tasks(program, ["0", "1", "2"], journal=tmp_path / "j",
+                                                   keep_trees=keep_trees))
+        assert before.answer and after.answer and failed.answer is None
+        assert failed.error.startswith("JournalError: this cannot be journaled: Object of type bytes")
 
 
 class Leaves(ScriptedModel):
