@@ -15,8 +15,9 @@ from stl_programs.engine import TaskResult
 from stl_programs.errors import ModelError, StlError
 from stl_programs.models.formats import format_name
 from stl_programs.policies import Policy
-from stl_programs.predictor import Predictor, as_input
+from stl_programs.predictor import Predictor
 from stl_programs.search import SearchProgram
+from stl_programs.situations import as_input
 from stl_programs.tree import Node, Tree
 
 

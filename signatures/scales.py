@@ -37,6 +37,10 @@ class LabelScale:
 
     labels: tuple[tuple[str, float], ...]
 
+    def __post_init__(self) -> None:
+        if len({worth for _, worth in self.labels}) < 2 or not all(math.isfinite(worth) for _, worth in self.labels):
+            raise ValueError(f"LabelScale(labels={self.labels!r}): it needs two different finite worths at least")
+
     def parse(self, text: str) -> float | None:
         """The worth of the one label that `text` consists of; None (missing) for anything else."""
         worths = {label.lower(): worth for label, worth in self.labels}
@@ -65,6 +69,10 @@ class NumberScale:
 
     low: float = 1.0
     high: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise ValueError(f"NumberScale(low={self.low!r}, high={self.high!r}): two finite numbers, the lower first")
 
     def parse(self, text: str) -> float | None:
         """The number; None (missing) where there is none, it is not finite, or it lies outside the scale."""

@@ -28,6 +28,7 @@ Threshold = Annotated[float, Field(ge=-inf)]
 """Any number, also one that is never reached; not NaN."""
 Between = Annotated[float, Field(gt=0, lt=1)]
 Discount = Annotated[float, Field(gt=0, le=1)]
+Temperature = Annotated[float, Field(ge=0, le=100)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Share = Annotated[float, Field(ge=0, le=1)]
 

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self, get_origin
+from typing import Any, Self
 
 import dspy
 from dspy.utils.exceptions import AdapterParseError
@@ -16,7 +16,7 @@ from signatures.saving import signature_from, signature_state
 from stl_programs import engine
 from stl_programs.citizen import observe
 from stl_programs.engine import Budget
-from stl_programs.errors import ModelError, OutOfRange, StlError
+from stl_programs.errors import ModelError, OutOfRange, SettingError, StlError
 from stl_programs.models import Model, load, string_of
 from stl_programs.models.base import PLAIN, ReplyOptions, Request
 from stl_programs.models.doors.dspy_lm import as_dspy, restored_lm, saved_lm
@@ -24,10 +24,10 @@ from stl_programs.models.formats import FORMATS, choose_format, format_name, kno
 from stl_programs.models.registry import adapter_record, check_registered, restore_adapter
 from stl_programs.models.thoughts import apart
 from stl_programs.models.versions import base_name, base_of, is_adapter
-from stl_programs.outside import parsed, said
+from stl_programs.outside import parsed, said, shown
 from stl_programs.records import Usage
 from stl_programs.saved_states import SavedPredictor, budget_of, check_draws
-from stl_programs.situations import Situation
+from stl_programs.situations import Situation, as_input
 
 TEMPERATURE, MAX_TOKENS = 1.0, 512
 """Where neither a predictor nor its dspy LM says otherwise."""
@@ -85,6 +85,8 @@ class Predictor(dspy.Predict):
                  temperature: float | None = None, max_tokens: int | None = None, format: str | None = None,
                  logprobs: bool = False, budget: Budget | None = None):
         check_draws(role, samples, temperature, max_tokens, logprobs, budget)
+        if not isinstance(signature, (str, type(dspy.Signature))):
+            raise SettingError(f"{type(self).__name__}(signature={shown(signature)}): pass a dspy.Signature")
         self._lm: Any = None
         self.adapter: str | None = None
         """The adapter that answers, as BASE@VERSION; `lm` is its base."""
@@ -110,6 +112,8 @@ class Predictor(dspy.Predict):
     def lm(self, lm: Any) -> None:
         """Another base; the name of a registered adapter brings that adapter. Else the one at hand stays: it is
         refused, when it is asked, on a base that is not its own."""
+        if not (lm is None or isinstance(lm, (str, dspy.BaseLM)) or hasattr(lm, "complete")):
+            raise SettingError(f"lm={shown(lm)}: pass a LiteLLM string, a dspy LM or a Model")
         name = string_of(lm)
         if name is not None and is_adapter(name):
             self.adapter, lm = name, base_of(name) if isinstance(lm, str) else lm
@@ -152,6 +156,8 @@ class Predictor(dspy.Predict):
             engine_ = getattr(self._lm or dspy.settings.lm, "engine", None)
             tokens = (given.get("max_tokens") or given.get("max_completion_tokens")
                       or getattr(engine_, "max_tokens", None))
+        if self.temperature is None or self.max_tokens is None:  # else they were looked at when they were passed
+            check_draws(self.role, self.samples, temperature, tokens, self.logprobs, self.budget)
         return TEMPERATURE if temperature is None else temperature, tokens or MAX_TOKENS
 
     def _options(self, model: Model) -> ReplyOptions:
@@ -167,6 +173,13 @@ class Predictor(dspy.Predict):
         demos = json.dumps([dict(demo) for demo in self.demos], default=str, sort_keys=True) if self.demos else ""
         return (self.name, id(self._lm) if self._lm is not None and not isinstance(self._lm, str) else None,
                 signature_version(self.signature), demos, self.format, self.samples, *self.sampling)
+
+    def check_outputs(self, *names: str) -> None:
+        """Raises SettingError for a signature without any of these outputs."""
+        outputs = self.signature.output_fields
+        if not set(names) & set(outputs):
+            raise SettingError(f"{self.signature.__name__} has the outputs {', '.join(outputs)}, and a {self.role} "
+                               f"reads {' or '.join(names)}: pass a signature that has it")
 
     def check_reads(self) -> None:
         """Raises ModelError where a model of this process cannot read even the fixed words of the question."""
@@ -374,15 +387,6 @@ def _rendered(name: str, annotation: Any, known: dict[str, Any], situation: Situ
     if callable(value):
         value = value()
     return as_input(value, annotation)
-
-
-def as_input(value: Any, annotation: Any) -> Any:
-    """`value` as an input of that type: a list for a str is one item a line."""
-    if annotation is str and isinstance(value, (list, tuple)):
-        return "\n".join(map(str, value)) or "none"
-    if get_origin(annotation) is list and isinstance(value, tuple):
-        return list(value)
-    return value
 
 
 def _restored_lm(saved: Any, present: Any, unsafe: bool) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_origin
 
 from stl_programs.records import Action, State, Task, Transition, ValueEstimate
 
@@ -83,3 +83,12 @@ class Situation(NamedTuple):
     def observations(self) -> list[str]:
         """What was observed in the states before this one, oldest first."""
         return [situation.state.text for situation in self.path[:-1]]
+
+
+def as_input(value: Any, annotation: Any) -> Any:
+    """`value` as an input of that type: a list for a str is one item a line."""
+    if annotation is str and isinstance(value, (list, tuple)):
+        return "\n".join(map(str, value)) or "none"
+    if get_origin(annotation) is list and isinstance(value, tuple):
+        return list(value)
+    return value

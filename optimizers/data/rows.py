@@ -17,8 +17,8 @@ from optimizers.data.lookahead import LookaheadExample
 from signatures import Scale, Variant, lookahead_variant, signature_version
 from stl_programs.models.formats import format_name
 from stl_programs.outside import write_atomically
-from stl_programs.predictor import as_input
 from stl_programs.secrets import as_json
+from stl_programs.situations import as_input
 
 Filter = Callable[[LookaheadExample, str], str | None]
 """(example, score word) -> why the example is dropped, or None to keep it."""

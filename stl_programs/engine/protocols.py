@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Protocol
 
 from stl_programs.engine.budget import Budget
 from stl_programs.environments.base import Environment
+from stl_programs.errors import SettingError
 from stl_programs.models import Model
 from stl_programs.records import Task
 from stl_programs.tree import Found
@@ -67,8 +68,10 @@ class Executor:
 
 def executor_of(executor: str | Executor) -> Executor:
     """An executor by its kind; an executor itself is taken as it is. Raises ValueError for a kind that is none."""
-    if not isinstance(executor, str):
+    if isinstance(executor, Executor):
         return executor
+    if not isinstance(executor, str):
+        raise SettingError(f"executor={executor!r}: pass the kind of an Executor, or an Executor")
     if executor not in Executor.kinds and executor.isidentifier():
         module = f"{__package__}.{executor}"
         if importlib.util.find_spec(module) is not None:

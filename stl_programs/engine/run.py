@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import threading
 import warnings
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextvars import copy_context
 from pathlib import Path
@@ -30,6 +30,7 @@ from stl_programs.engine.status import Status
 from stl_programs.errors import JournalError, ModelError, SettingError, StlError
 from stl_programs.models import Model
 from stl_programs.models.artifacts import model_identity
+from stl_programs.outside import shown
 from stl_programs.records import Task, TaskResult
 from stl_programs.version import __version__
 
@@ -92,6 +93,8 @@ async def run_tasks(
     """
     if share_judgements and not program.environment.task_free_values:
         raise StlError(f"share_judgements: values of {program.environment.name} depend on the task")
+    if isinstance(tasks, (str, Task)) or not isinstance(tasks, Iterable):
+        raise SettingError(f"run_tasks(tasks={shown(tasks)}): it should be a list of tasks")
     seeds = list(seed) if isinstance(seed, Sequence) else [seed]
     if wrong := [one for one in seeds if not isinstance(one, int) or isinstance(one, bool)]:
         raise SettingError(f"run_tasks(seed={wrong[0]!r}): it should be a whole number, or several")

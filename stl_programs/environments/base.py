@@ -14,7 +14,8 @@ from typing import Any
 import dspy
 
 from signatures import Scale
-from stl_programs.errors import RewardSealed, StlError
+from stl_programs.errors import RewardSealed, StlError, TaskError
+from stl_programs.outside import shown
 from stl_programs.records import Action, State, Task, Transition, ValueEstimate
 from stl_programs.situations import Situation
 
@@ -127,6 +128,8 @@ class Environment(ABC):
             return entry
         if isinstance(entry, str):
             return self.task(entry)
+        if not (isinstance(entry, dspy.Example) and "task" in entry):
+            raise TaskError(f"{shown(entry)} is no task: pass a Task, its text, or a dspy.Example with a `task`")
         given = dict(entry.inputs()) if getattr(entry, "_input_keys", None) else {"task": entry.task}
         return with_fields(self.task(given.pop("task")), given)
 

@@ -51,6 +51,7 @@ class Policy(Asks, BasePolicy):
         super().__init__()
         self.predict = Predictor(signature, lm, role="policy", samples=samples, temperature=temperature,
                                  max_tokens=max_tokens, format=format, logprobs=logprobs, budget=budget)
+        self.predict.check_outputs("actions", "action")
         self.count, self.rounds, self.distinct = count, rounds, distinct
 
     async def aforward(self, situation: Situation, count: int | None = None, exclude: Sequence[str] = (),

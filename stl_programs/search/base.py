@@ -71,8 +71,9 @@ class SearchProgram(Saved):
                  budget: Budget | None = None, expand: Literal["kept", "all"] = "kept"):
         super().__init__()
         if type(self).grow is SearchProgram.grow and type(self).search is SearchProgram.search:
-            raise TypeError(f"{type(self).__name__} says nothing about how it searches: write `async def grow(self, "
-                            "tree)`")
+            raise TypeError(f"{type(self).__name__} lacks its search: write `async def grow(self, tree)`")
+        if not isinstance(environment, Environment):
+            raise TypeError(f"environment={type(environment).__name__}: pass an Environment, like GameOf24()")
         if not isinstance(policy, BasePolicy) or type(policy).aforward is BasePolicy.aforward:
             raise TypeError(f"policy={type(policy).__name__}: a policy is a BasePolicy with `async def aforward(self, "
                             "situation, count=None, exclude=(), draw=0)`; a dspy module is called inside of one")
@@ -327,18 +328,17 @@ class SearchProgram(Saved):
         """Estimate the states of `nodes`, all together. Raises BudgetSpent after those that the budget covered."""
         if not nodes:
             return
-        judged, scale = [*await self.value.aforward(tree.situations(nodes))], self.environment.scale
+        judged, spent = [*await self.value.aforward(tree.situations(nodes))], None
+        low, high = self.environment.scale.bottom, self.environment.scale.top
         if len(judged) != len(nodes):
-            raise StlError(f"{type(self.value).__name__} gives {len(judged)} estimates for {len(nodes)} states: return "
-                           "one for each, in their order")
-        spent, low, high = None, scale.bottom, scale.top
+            raise StlError(f"{type(self.value).__name__} gives {len(judged)} estimates for {len(nodes)} states")
         for node, estimate in zip(nodes, judged, strict=True):
             if isinstance(estimate, BudgetSpent):
                 spent = estimate
             else:
-                node.estimate = estimate = sound(self.value, estimate)
-                node.worth = scaled(estimate.score, low, high)
-                if estimate.score is None:
+                node.estimate = sound(self.value, estimate)
+                node.worth = scaled(node.estimate.score, low, high)
+                if node.estimate.missing:
                     engine.context().note(engine.UNJUDGED)
         if spent:
             raise spent

@@ -17,6 +17,7 @@ from typing import Any
 
 from signatures import EstimateValue, Lookahead, NumberScale, ProposeActions
 from stl_programs import engine
+from stl_programs.construct import Count, Share, checked
 from stl_programs.environments.base import Environment
 from stl_programs.errors import BudgetSpent, TaskError
 from stl_programs.policies import LegalMoves
@@ -56,9 +57,8 @@ class TreeWorld(Environment):
     value_signature = EstimateValue
     lookahead_signature = Lookahead
 
-    def __init__(self, depth: int = 6, branching: int = 5, transpositions: float = 0.2, seed: int = 0):
-        if depth < 1 or branching < 1:
-            raise ValueError(f"depth={depth}, branching={branching}: each at least 1")
+    @checked
+    def __init__(self, depth: Count = 6, branching: Count = 5, transpositions: Share = 0.2, seed: int = 0):
         if not 0 <= transpositions <= 1 - 1 / branching:
             raise ValueError(f"transpositions={transpositions}: from 0 to {1 - 1 / branching:g}, as at least one of "
                              f"{branching} successors is a state's own")

@@ -50,6 +50,8 @@ class Value(Asks, BaseValue):
         self.predict = Predictor(signature, lm, **options)
         self.pages = {page: Predictor(judge.signature, lm, **options) for page, judge in (judges or {}).items()}
         """By page: the predictor that judges it."""
+        for predictor in self.asked:
+            predictor.check_outputs("score")
         self.scales: list[list[Any]] = [[page, judge.scale] for page, judge in (judges or {}).items()]
         self.offsets = [page for page, judge in (judges or {}).items() if judge.offset]
         self.aggregate, self.scale, self.rationale = aggregate, scale, rationale

@@ -49,6 +49,7 @@ class SiblingValue(AsksTogether):
                  **options: Any):
         super().__init__(signature, lm, **options)
         self.aggregate: Aggregate = aggregate
+        self.predict.check_outputs("scores")
 
     async def aforward(self, situations: Sequence[Situation]) -> list[Judged]:
         if not situations:

@@ -6,11 +6,12 @@ import inspect
 import math
 from functools import partial
 
+import dspy
 import pytest
 
 from optimizers import ChosenTrajectories, LoraSettings, SelfTaughtLookahead
 from optimizers.data.lookahead import lookahead
-from signatures import JudgeSiblings
+from signatures import JudgeSiblings, LabelScale, NumberScale
 from stl_programs import (
     MCTS,
     BeamSearch,
@@ -26,13 +27,14 @@ from stl_programs import (
     SiblingValue,
     Uniform,
     Value,
+    lm,
     run_sync,
     run_tasks,
 )
 from stl_programs.construct import Count, checked
 from stl_programs.environments.game24 import GameOf24
-from stl_programs.errors import ModelError, SettingError
-from stl_programs.testing import TreeWorld
+from stl_programs.errors import ModelError, SettingError, StlError
+from stl_programs.testing import ScriptedModel, TreeWorld
 
 ENV = TreeWorld(depth=2, branching=2, transpositions=0.0)
 NAN = math.nan
@@ -91,6 +93,34 @@ def test_what_an_argument_cannot_be_is_refused_in_one_line(build, name, value):
     with pytest.raises((ValueError, TypeError)) as refused:
         build(**{name: value})
     assert name in str(refused.value) and "\n" not in str(refused.value) and len(str(refused.value)) < 400
+
+
+MODEL = ScriptedModel("scripted/m", lambda messages, seed: "")
+GREEDY = GreedySearch(ENV, LegalMoves(), Uniform())
+
+
+@pytest.mark.parametrize(("build", "said"), [
+    (lambda: lm("hosted_vllm/m", temperature=NAN), "temperature=nan"), (lambda: lm("hosted_vllm/m", n=0), "n=0"),
+    (lambda: lm("hosted_vllm/m", max_tokens="5"), "max_tokens='5'"), (lambda: lm(5), r"lm\(5\)"),
+    (lambda: lm("hosted_vllm/m", api_base=5), "api_base=5"), (lambda: lm("hosted_vllm/m", seed=1.5), "seed=1.5"),
+    (lambda: Value(ENV.value_signature, dspy.LM("openai/m", temperature=NAN)).predict.sampling, "temperature=nan"),
+    (lambda: Value(None, MODEL), r"Predictor\(signature=None\)"),
+    (lambda: Value(ENV.policy_signature, MODEL), "ProposeActions has the outputs actions, and a value reads score"),
+    (lambda: Policy(ENV.value_signature, MODEL), "a policy reads actions or action"),
+    (lambda: SiblingValue(ENV.value_signature, MODEL), "a value reads scores"),
+    (lambda: Value(ENV.value_signature, 5).model, "5"),
+    (lambda: GreedySearch(None, LegalMoves(), Uniform()), "environment=NoneType"),
+    (lambda: GreedySearch(ENV, Uniform(), LegalMoves()), "policy=Uniform"),
+    (lambda: run_sync(run_tasks(GREEDY, "01")), "tasks='01'"), (lambda: run_sync(run_tasks(GREEDY, 5)), "tasks=5"),
+    (lambda: run_sync(run_tasks(GREEDY, ["0", None])), "None is no task: pass a Task, its text"),
+    (lambda: running(executor=5), "executor=5"), (lambda: NumberScale(1, 1), "low=1, high=1"),
+    (lambda: NumberScale(NAN, 1), "low=nan"), (lambda: LabelScale(()), "two different finite worths"),
+    (lambda: LabelScale((("sure", NAN), ("no", 0.0))), "two different finite worths"),
+    (lambda: GameOf24(split_seed="x"), "split_seed='x'"), (lambda: TreeWorld(depth=NAN), "depth=nan")])
+def test_what_does_not_fit_is_refused_where_it_is_passed(build, said):
+    with pytest.raises((StlError, ValueError, TypeError), match=said) as refused:
+        build()
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("kind", [BeamSearch, BestFirstSearch, LiteSearch, MCTS, PartialExpansionSearch, Policy, Value,

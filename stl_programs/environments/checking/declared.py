@@ -64,10 +64,6 @@ def _check_outputs(name: str, role: str, signature: type[dspy.Signature], report
 
 def _check_scale(name: str, scale: Any, report: Report) -> None:
     cure = "make it a LabelScale or a NumberScale, or parse what render gives"
-    if not scale.bottom < scale.top:
-        report.say(f"{name} bounds", f"{name} goes from {scale.bottom:g} to {scale.top:g}",
-                   "its bottom must be below its top")
-        return
     for bound in (scale.bottom, scale.top):
         text = scale.render(bound)
         if (parsed := scale.parse(text)) is None or abs(parsed - bound) > 0.01 * (scale.top - scale.bottom):

@@ -14,6 +14,7 @@ from typing import Annotated
 from pydantic import BaseModel, StringConstraints, ValidationError
 
 from signatures.game24 import SCALE, EstimateNumbers, LookaheadNumbers, ProposeMoves
+from stl_programs.construct import checked
 from stl_programs.environments.base import Environment
 from stl_programs.environments.game24 import arithmetic, counting
 from stl_programs.errors import TaskError
@@ -61,6 +62,7 @@ class GameOf24(Environment):
     lookahead_signature = LookaheadNumbers
     task_free_values = True
 
+    @checked
     def __init__(self, csv_path: str | Path | None = None, split_seed: int | None = None):
         if csv_path and split_seed is not None:
             raise ValueError(f"csv_path={str(csv_path)!r} and split_seed={split_seed}: the published list brings its "

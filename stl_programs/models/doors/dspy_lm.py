@@ -15,6 +15,7 @@ import dspy
 from dspy import lm15
 from pydantic import Field, StringConstraints, model_validator
 
+from stl_programs.construct import Count, Temperature, checked
 from stl_programs.errors import AdapterError, ModelError, StlError, TransientError
 from stl_programs.models import registry
 from stl_programs.models.artifacts import adapter_hash, weights_hash
@@ -45,6 +46,12 @@ FINISH_REASONS = {"length": "length", "content_filter": "content_filter", "refus
 """What dspy calls the reasons why a draw ended; all others are "stop"."""
 
 
+@checked
+def lm_options(*, temperature: Temperature | None = None, max_tokens: Count | None = None, n: Count | None = None,
+               seed: int | None = None, **_: Any) -> None:
+    """Raises SettingError for sampling that no model can be asked for."""
+
+
 def lm(name: str, *, api_base: str | Sequence[str] | None = None, api_key: str | None = None, cache: bool = True,
        **options: Any) -> dspy.LM:
     """The dspy LM of any model: embedded, a local directory, an adapter of either, a server or several, a provider.
@@ -68,6 +75,11 @@ def lm(name: str, *, api_base: str | Sequence[str] | None = None, api_key: str |
     Example:
         >>> dspy.configure(lm=stl_programs.lm("hosted_vllm/tiny", api_base=["http://a:8000/v1", "http://b:8000/v1"]))
     """
+    if not isinstance(name, str):
+        raise ModelError(f"lm({shown(name)}): the name of a model is a string, like openai/gpt-4o or embedded/game24")
+    if not (api_base is None or isinstance(api_base, Sequence)):
+        raise ModelError(f"{name}: api_base={shown(api_base)}: a URL, or a list of them")
+    lm_options(**options)
     base = api_base if api_base is None or isinstance(api_base, str) else ",".join(api_base)
     of_dspy = {key: value for key, value in options.items() if key in OF_DSPY}
     connection = {key: value for key, value in options.items() if key not in OF_DSPY}

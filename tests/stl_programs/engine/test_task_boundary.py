@@ -458,7 +458,7 @@ def test_whole_numbers_are_scores_and_too_few_estimates_are_none():
 
     tree = search(ValueEstimate(1))(task="1").tree
     assert [type(node.estimate.score) for node in tree.nodes[1:]] == [float, float]
-    with pytest.raises(StlError, match="Gives gives 4 estimates for 2 states: return one for each"):
+    with pytest.raises(StlError, match="Gives gives 4 estimates for 2 states"):
         search(ValueEstimate(1), 2)(task="1")
 
 

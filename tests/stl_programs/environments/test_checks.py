@@ -261,7 +261,6 @@ BROKEN = {
     "lookahead outputs": (broken("A", lookahead_signature=EstimateValue), "has no output best_action, next_state",
                           "add it"),
     "policy outputs": (broken("A", policy_signature=EstimateValue), "no output actions or action", "list"),
-    "scale bounds": (broken("A", scale=NumberScale(3.0, 3.0)), "scale goes from 3 to 3", "below its top"),
     "scale parse": (broken("A", scale=LabelScale((("*good*", 1.0), ("bad", 0.0)))),
                     r"renders 1 as '\*good\*' and parses that as None", "parse what render gives"),
     "judge outputs": (broken("A", judges={"page": Judge(OneWord)}), r"judges\['page'\].signature .*no output rationale",
