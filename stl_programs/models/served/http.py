@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 LONGEST = 64 * 2**20
 """Bytes of a body, unpacked: no reply that was asked for is longer."""
+TOO_LONG = f"a body of more than {LONGEST // 2**20} MiB"
 CONNECT_SECONDS = 30.0
 
 
@@ -113,7 +114,7 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
         part = piece if unpack is None else _unpacked(unpack, piece, LONGEST + 1 - size)
         size += len(part)
         if size > LONGEST:
-            raise Unreadable(f"a body of more than {LONGEST // 2**20} MiB")
+            raise Unreadable(TOO_LONG)
         parts.append(part)
     if unpack is not None and not unpack.eof:
         raise Unreadable("a packed body that is cut")

@@ -15,8 +15,8 @@ from stl_programs.errors import AdapterError, ModelError, TransientError
 from stl_programs.models.base import Prices, Reply, Request
 from stl_programs.models.formats import LookaheadFormat
 from stl_programs.models.prices import own_price
-from stl_programs.models.served.http import environment
-from stl_programs.models.served.litellm_module import PAST_HTTPX, know_keys, the_litellm, without_redirects
+from stl_programs.models.served.http import TOO_LONG, environment
+from stl_programs.models.served.litellm_module import PAST_HTTPX, held, know_keys, the_litellm
 from stl_programs.models.served.options import connection
 from stl_programs.models.served.pools import Pool
 from stl_programs.models.served.protocol import asked_for, plain, read_reply
@@ -184,13 +184,15 @@ class LiteLLMModel(RemoteModel):
                   "additional_drop_params": sorted(options.left_out) or None, **wanted, **options.body}
         try:
             async with asyncio.timeout(self.timeout):
-                with without_redirects():
+                with held() as hold:
                     reply = await litellm.acompletion(
                         model=name, messages=request.messages, drop_params=True, num_retries=0, max_retries=0,
                         **{key: value for key, value in fields.items() if value is not None})
         except TimeoutError:
             raise TransientError(f"{name}: no reply within {self.timeout:g} s", maybe_paid=True) from None
         except Exception as error:  # litellm raises many kinds; each one fails this request, with its first line
+            if hold.cut:
+                raise ModelError(f"{name}: {TOO_LONG}", maybe_paid=True) from None
             raise self._failure(name, error) from None
         try:
             usage = plain(getattr(reply, "usage", None))
