@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import permutations
 
 from stl_programs import engine
 from stl_programs.errors import BudgetSpent
@@ -12,6 +12,9 @@ from stl_programs.records import ValueEstimate
 from stl_programs.situations import Situation
 from stl_programs.values.base import Judged
 from stl_programs.values.siblings import AsksTogether
+
+SIDE_BY_SIDE = 256
+"""Comparisons begun at once: more than any server takes, few enough to see that a budget is spent."""
 
 
 class PairwiseValue(AsksTogether):
@@ -24,19 +27,21 @@ class PairwiseValue(AsksTogether):
     async def aforward(self, situations: Sequence[Situation]) -> list[Judged]:
         if not situations:
             return []
-        pairs = [(a, b) for i, j in combinations(range(len(situations)), 2) for a, b in ((i, j), (j, i))]
-        try:
-            replies = await engine.together(*(self.ask(
-                [situations[a], situations[b]], first=situations[a].state.text, second=situations[b].state.text)
-                for a, b in pairs))
-        except BudgetSpent as spent:
-            return [spent] * len(situations)
         wins, seen = Counter[int](), Counter[int]()
-        for (a, b), draws in zip(pairs, replies, strict=True):
+
+        async def compare(a: int, b: int) -> None:
+            draws = await self.ask([situations[a], situations[b]], first=situations[a].state.text,
+                                   second=situations[b].state.text)
             for better in (str(fields["better"]).strip().lower() for fields in draws if fields):
                 if better in ("first", "second"):
                     seen.update((a, b))
                     wins[a if better == "first" else b] += 1
+
+        left = permutations(range(len(situations)), 2)
+        try:
+            await engine.rolling(lambda: compare(*pair) if (pair := next(left, None)) else None, SIDE_BY_SIDE)
+        except BudgetSpent as spent:  # of many pairs the rest is not begun
+            return [spent] * len(situations)
         scale = situations[0].environment.scale
         low, high = scale.bottom, scale.top
         if len(situations) == 1:

@@ -15,6 +15,7 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
+from stl_programs.display import clean
 from stl_programs.secrets import cleaned
 from stl_programs.tree import Tree
 
@@ -59,25 +60,26 @@ def page_record(record: dict[str, Any]) -> dict[str, Any]:
         if name in place:
             raise ValueError(f"two nodes have the id {name}; every node needs its own")
         place[name] = len(nodes)
-        nodes.append({"id": name, "parent": None if parent is None else place[parent]} | _node(row))
+        shown = clean(name) if isinstance(name, str) else name
+        nodes.append({"id": shown, "parent": None if parent is None else place[parent]} | _node(row))
     chosen = record.get("chosen")
     if chosen is not None and (not isinstance(chosen, (int, str)) or chosen not in place):
         raise ValueError(f"the chosen leaf {chosen} is not among the {len(nodes)} nodes of the tree")
-    return {"task": str(record.get("task", "")), "chosen": None if chosen is None else place[chosen],
+    return {"task": _text(record.get("task", "")), "chosen": None if chosen is None else place[chosen],
             **{name: _text(record.get(name)) for name in ("program", "information", "answer")},
             "ended": _text(record.get("ended")) or ("finished by itself" if "ended" in record else None),
             "totals": _totals(nodes), "nodes": nodes}
 
 
 def _node(row: dict[str, Any]) -> dict[str, Any]:
-    node: dict[str, Any] = {"action": _text(row.get("action")), "state": str(row.get("state", ""))}
+    node: dict[str, Any] = {"action": _text(row.get("action")), "state": _text(row.get("state", ""))}
     node |= {flag: True for flag in ("terminal", "expanded", "kept") if row.get(flag)}
     if visits := _number(row.get("visits")):
         node["visits"] = visits
         if (total := _number(row.get("value_sum"))) is not None:
             node["backed_up"] = [total / visits, _number(row.get("value_max"))]
     if (value := _object(row, "value")) is not None:
-        node["value"] = {"score": _number(value.get("score")), "rationale": str(value.get("rationale") or ""),
+        node["value"] = {"score": _number(value.get("score")), "rationale": _text(value.get("rationale") or ""),
                          "samples": [[_number(score), _text(why)] for score, why in _pairs(value.get("samples"))]}
     if (cost := _object(row, "cost")) is not None:
         node["cost"] = {name: _number(cost.get(name)) or 0 for name in ("calls", "prompt_tokens", "completion_tokens")}
@@ -102,7 +104,8 @@ def _totals(nodes: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str | None:
-    return None if value is None else str(value)
+    """As text that acts on no reader; half a surrogate pair also ends a browser that is asked for the page's text."""
+    return None if value is None else clean(str(value))
 
 
 def _number(value: Any) -> float | None:

@@ -29,6 +29,7 @@ from stl_programs.engine import read_journal
 from stl_programs.environments.game24.world import parse_numbers, solvable
 from stl_programs.errors import TaskError
 from stl_programs.records import Action, State, Transition
+from stl_programs.testing import TreeWorld
 from stl_programs.testing.scripted import ScriptedModel
 from tests.conftest import ScriptedValue
 
@@ -85,6 +86,20 @@ def test_a_comparator_takes_the_place_of_a_value(env):
     assert env.score(env.task("1 1 1 8"), result.answer) == 1.0
     assert sum(usage["calls"] for usage in result.usage.values()) >= len(children) * (len(children) - 1)
     assert max(node["value"]["score"] for node in children) > min(node["value"]["score"] for node in children)
+
+
+def test_of_many_pairs_none_is_begun_that_a_budget_does_not_cover():
+    class Counted(PairwiseValue):
+        begun = 0
+
+        async def ask(self, about, **known):
+            self.begun += 1
+            return await super().ask(about, **known)
+
+    model = ScriptedModel("scripted/m", lambda messages, seed: "[[ ## better ## ]]\nfirst")
+    env, value = TreeWorld(depth=1, branching=60, transpositions=0.0), Counted(CompareStates, model)
+    [result] = run_sync(run_tasks(GreedySearch(env, LegalMoves(), value, budget=Budget(calls=10)), ["0"]))
+    assert "budget of 10 calls" in result.ended and len(model.requests) == 10 and value.begun < 300 < 60 * 59
 
 
 def test_they_are_saved_loaded_and_bounded(env, tmp_path):

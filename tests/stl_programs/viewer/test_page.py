@@ -102,8 +102,9 @@ def test_hostile_text_is_inert_and_kept_to_the_letter():
     assert "<img" not in page and page.count("<script") == page.count("</script>") == 2
     assert not re.search("[\u2028\u2029]", page)
     shown = data(page)
-    assert shown["task"] == shown["answer"] == shown["nodes"][1]["state"] == HOSTILE
-    assert shown["nodes"][1]["value"]["samples"] == [[None, HOSTILE]]
+    seen = HOSTILE.replace("\ud800", "\ufffd")
+    assert shown["task"] == shown["answer"] == shown["nodes"][1]["state"] == seen
+    assert shown["nodes"][1]["value"]["samples"] == [[None, seen]]
 
 
 def test_the_policy_admits_this_script_and_style_and_nothing_else():
