@@ -71,7 +71,7 @@ bench-models: setup .venv-vllm/.installed
 	STL_VLLM_PYTHON=.venv-vllm/bin/python $(BIN)/python -m experiments.benchmarks.models \
 		--json runs/benchmarks-models.json --markdown runs/benchmarks-models.md
 
-# Every figure of faults: damaged replies, journals and files, budgets, kills, a soak; about an hour and a half.
+# Every figure of faults: damaged replies, journals and files, budgets, kills, a soak; about 40 minutes.
 bench-faults: setup
 	$(BIN)/python -m experiments.benchmarks.faults --json runs/benchmarks-faults.json --markdown runs/benchmarks-faults.md
 

@@ -2,7 +2,7 @@
 
     python -m experiments.benchmarks.faults [--only NAME] [--json FILE]
 
-About an hour and a half on two cores, 20 minutes of it the soak. FAULTS=0.01 takes a hundredth of every count.
+About 40 minutes on two cores, 20 of them the soak. FAULTS=0.01 takes a hundredth of every count.
 """
 
 from __future__ import annotations
