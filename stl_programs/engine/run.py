@@ -19,6 +19,7 @@ from stl_programs import models
 from stl_programs.construct import Count, Natural, NotNegative, checked
 from stl_programs.engine import notices
 from stl_programs.engine.budget import Budget
+from stl_programs.engine.contained import contained
 from stl_programs.engine.context import Run
 from stl_programs.engine.job import Job
 from stl_programs.engine.journal import Journal
@@ -85,7 +86,7 @@ async def run_tasks(
         commit: take the chosen actions that cannot be undone, each after its search.
         executor: who runs the trials: "local", this process; the kind of another `Executor`, or such an object.
         progress: called as tasks end, a few times a second at most, and with the status at the end of the run;
-            `show_progress` prints a live line.
+            `show_progress` prints a live line. One that fails is warned of, and not called again.
 
     Raises JournalError for a journal of another run, and ModelError, before anything is sent, for a budget of dollars
     where a model's price is unknown. A task that fails is a result with `error`; Ctrl-C and
@@ -139,7 +140,7 @@ async def run_tasks(
 async def _closed(program: Search) -> None:
     """A world that fails to close spoils no result."""
     try:
-        await program.environment.aclose()
+        await contained(program.environment.aclose())
     except Exception as error:
         warnings.warn(f"{program.environment.name} was not closed: {told(error)}", RuntimeWarning, stacklevel=2)
 

@@ -6,10 +6,13 @@ import asyncio
 import contextlib
 import sys
 import time
+import warnings
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
+from stl_programs.display import clean
 from stl_programs.records import TaskResult, Usage
+from stl_programs.secrets import masked
 
 TICK = 0.5
 """Seconds between two reports of progress while no task ends."""
@@ -80,7 +83,10 @@ class Tally:
 
 
 class Reports:
-    """Tells `progress` where a run stands: as tasks end, at most every `APART` seconds, and once at the end."""
+    """Tells `progress` where a run stands: as tasks end, at most every `APART` seconds, and once at the end.
+
+    One that fails is warned of, and not called again: it spoils no run. Ctrl-C passes through.
+    """
 
     def __init__(self, progress: Callable[[Status], None] | None, status: Callable[[], Status],
                  clock: Callable[[], float] = time.perf_counter):
@@ -91,7 +97,17 @@ class Reports:
         """Report, unless that was done a moment ago."""
         if self.progress is not None and (now := self.clock()) - self._last >= APART:
             self._last = now
-            self.progress(self.status())
+            self._tell(self.progress)
+
+    def _tell(self, progress: Callable[[Status], None]) -> None:
+        try:
+            progress(self.status())
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            raise
+        except BaseException as error:
+            self.progress = None
+            warnings.warn(f"progress failed, and is not called again: {type(error).__name__}: "
+                          f"{clean(masked(str(error)))}", RuntimeWarning, stacklevel=2)
 
     @contextlib.asynccontextmanager
     async def ticking(self) -> AsyncIterator[None]:
@@ -104,7 +120,8 @@ class Reports:
             yield
         finally:
             ticker.cancel()
-        self.progress(self.status())
+        if self.progress is not None:
+            self._tell(self.progress)
 
     async def _tick(self) -> None:
         while True:

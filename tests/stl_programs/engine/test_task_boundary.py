@@ -95,8 +95,9 @@ def test_cancelling_a_run_ends_it():
 
 
 def test_a_world_that_cannot_be_closed_spoils_no_result():
-    with pytest.warns(RuntimeWarning, match="tree world was not closed: OSError: gone"):
-        assert [bool(result.answer) for result in answers(Odd(closing=OSError("gone")))] == [True] * 3
+    for closing in (OSError("gone"), SystemExit("gone")):
+        with pytest.warns(RuntimeWarning, match=f"tree world was not closed: {type(closing).__name__}: gone"):
+            assert [bool(result.answer) for result in answers(Odd(closing=closing))] == [True] * 3
 
 
 def test_a_purchase_that_fails_leaves_the_answer_and_what_was_not_taken():
@@ -426,6 +427,19 @@ def test_a_thousand_tasks_of_which_every_third_raises_are_a_thousand_results():
     program = GreedySearch(Raising("value"), RaisingPolicy(), RaisingValue())
     results = run_sync(run_tasks(program, [str(number) for number in range(1000)]))
     assert [bool(result.error) for result in results] == [number % 3 == 0 for number in range(1000)]
+
+
+@pytest.mark.parametrize("raised", [SystemExit(2), ValueError("red \x1b[31m")])
+def test_a_progress_that_fails_is_warned_of_and_spoils_no_run(raised):
+    called = []
+
+    def progress(status):
+        called.append(status)
+        raise raised
+
+    with pytest.warns(RuntimeWarning, match=f"progress failed, and is not called again: {type(raised).__name__}"):
+        assert all(result.answer for result in answers(Odd(), progress=progress))
+    assert len(called) == 1
 
 
 class Gives(Uniform):
