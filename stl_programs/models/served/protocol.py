@@ -183,7 +183,16 @@ def read_body(data: bytes, request: Request) -> Reply:
         found = ChatCompletion.model_validate_json(data)
     except ValidationError:  # of a text that only Python's more lenient reader takes, or of no chat completion
         found = ChatCompletion.model_validate(_json(data))
+    if not (found.choices or found.error):
+        _look_for_error(_json(data))
     return _reply(found, request)
+
+
+def _look_for_error(found: Any) -> None:
+    """Raises ErrorInside for an error that is not under "error", as earlier versions of vLLM write it."""
+    if isinstance(found, dict) and isinstance(found.get("message"), str) and (
+            found.get("object") == "error" or "code" in found):
+        raise ErrorInside(found)
 
 
 def read_reply(choices: Sequence[Any], usage: Any, request: Request) -> Reply:

@@ -242,6 +242,9 @@ def test_any_json_is_read_or_refused(body):
     ("body", "kind", "maybe_paid", "said"),
     [
         ({"error": {"code": 402, "message": "Insufficient credits"}}, ModelError, False, "402: Insufficient credits"),
+        ({"object": "error", "message": "too long", "type": "x", "code": 400}, ModelError, False, "400: too long"),
+        ({"message": "no model m", "code": 404}, ModelError, False, "404: no model m"),
+        ({"object": "error", "message": "busy", "code": 503}, TransientError, True, "503: busy"),
         ({"error": {"code": 429, "message": "slow"}}, TransientError, True, "429: slow"),
         ({"error": "overloaded"}, TransientError, True, "overloaded"),
         ([{"error": {"code": "503", "message": "busy"}}], TransientError, True, "503: busy"),
