@@ -101,6 +101,7 @@ GREEDY = GreedySearch(ENV, LegalMoves(), Uniform())
 
 @pytest.mark.parametrize(("build", "said"), [
     (lambda: lm("hosted_vllm/m", temperature=NAN), "temperature=nan"), (lambda: lm("hosted_vllm/m", n=0), "n=0"),
+    (lambda: lm("hosted_vllm/m", max_completion_tokens=NAN), "max_completion_tokens=nan"),
     (lambda: lm("hosted_vllm/m", max_tokens="5"), "max_tokens='5'"), (lambda: lm(5), r"lm\(5\)"),
     (lambda: lm("hosted_vllm/m", api_base=5), "api_base=5"), (lambda: lm("hosted_vllm/m", seed=1.5), "seed=1.5"),
     (lambda: Value(ENV.value_signature, dspy.LM("openai/m", temperature=NAN)).predict.sampling, "temperature=nan"),

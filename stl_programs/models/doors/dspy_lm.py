@@ -48,7 +48,7 @@ FINISH_REASONS = {"length": "length", "content_filter": "content_filter", "refus
 
 @checked
 def lm_options(*, temperature: Temperature | None = None, max_tokens: Count | None = None, n: Count | None = None,
-               seed: int | None = None, **_: Any) -> None:
+               max_completion_tokens: Count | None = None, seed: int | None = None, **_: Any) -> None:
     """Raises SettingError for sampling that no model can be asked for."""
 
 
