@@ -10,6 +10,7 @@ from stl_programs.environments import (
     GymnasiumEnvironment,
     Judge,
     SessionEnvironment,
+    WebShop,
     check_environment,
 )
 from stl_programs.exports import found
@@ -38,8 +39,8 @@ __all__ = [
     "GreedySearch", "GymnasiumEnvironment", "Judge", "LegalMoves", "LiteSearch", "Node", "Oracle", "PairwiseValue",
     "PartialExpansionSearch", "PerDepth", "Policy", "Predictor", "Proposal", "SearchProgram", "SessionEnvironment",
     "SiblingValue", "Situation", "State", "Status", "Task", "TaskResult", "Transition", "Tree", "Uniform", "Value",
-    "ValueEstimate", "VllmServer", "check_environment", "lm", "register_with_litellm", "run_sync", "run_tasks",
-    "show_progress"]
+    "ValueEstimate", "VllmServer", "WebShop", "check_environment", "lm", "register_with_litellm", "run_sync",
+    "run_tasks", "show_progress"]
 
 GROWN = environments.GROWN | policies.GROWN | values.GROWN | search.GROWN
 """What else these rooms hold, each with its module: a new method is exported by being there."""

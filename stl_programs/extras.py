@@ -8,7 +8,7 @@ from stl_programs.errors import StlError
 
 LOCAL = ("torch", "transformers", "safetensors", "peft")
 EXTRAS = {"local": LOCAL, "train": (*LOCAL, "trl", "datasets"), "track": ("mlflow",),
-          "report": ("matplotlib", "numpy", "rich"), "gym": ("gymnasium",)}
+          "report": ("matplotlib", "rich"), "gym": ("gymnasium",)}
 """What each extra of pyproject.toml brings, by import name. `local`: models of this process, with their adapters;
 `train`: adapters; `track`: MLflow; `report`: tables, figures and intervals of experiments; `gym`:
 `GymnasiumEnvironment`."""

@@ -27,9 +27,10 @@ ONLY_IN = {
     "litellm": {"stl_programs/models/served/litellm_module.py"},
     "aiohttp": {"stl_programs/models/served/direct.py", "stl_programs/models/served/http.py",
                 "stl_programs/models/served/sessions.py",
+                "stl_programs/environments/webshop/server.py", "stl_programs/environments/webshop/__main__.py",
                 "stl_programs/testing/simulator.py", "stl_programs/testing/service.py"},
 }
-LOCAL = ("torch", "transformers", "safetensors", "numpy")
+LOCAL = ("torch", "transformers", "safetensors")
 """Below the optimizers, only models of this process need these."""
 
 
@@ -125,7 +126,8 @@ def test_extras_are_what_errors_say_they_bring():
     assert {extra: libraries(extra) for extra in EXTRAS} == {name: set(of) for name, of in EXTRAS.items()}
     assert libraries("all") == {library for of in EXTRAS.values() for library in of} <= libraries("dev")
     base = {requirement.partition(">")[0] for requirement in project["dependencies"]}
-    assert not base & libraries("all") and base == {"dspy", "litellm", "aiohttp", "httpx", "pydantic"}
+    assert not base & libraries("all") and base == {"dspy", "litellm", "aiohttp", "httpx", "pydantic", "numpy",
+                                                "regex", "PyStemmer", "rapidfuzz"}
 
 
 def test_top_level_is_the_card():

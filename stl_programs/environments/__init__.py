@@ -7,10 +7,11 @@ from stl_programs.environments.checks import Finding, Findings, check_environmen
 from stl_programs.environments.game24.world import GameOf24
 from stl_programs.environments.gymnasium import GymnasiumEnvironment
 from stl_programs.environments.sessions import Observation, SessionEnvironment
+from stl_programs.environments.webshop import WebShop
 from stl_programs.exports import found, newcomers
 
 __all__ = ["Environment", "Finding", "Findings", "GameOf24", "GymnasiumEnvironment", "Judge", "Observation",
-           "SessionEnvironment", "check_environment", "sealed_reward"]
+           "SessionEnvironment", "WebShop", "check_environment", "sealed_reward"]
 
 GROWN = newcomers(__name__)
 """Public classes of files that are not listed above, each with its module."""

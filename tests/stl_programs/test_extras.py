@@ -113,7 +113,7 @@ for ask in (lambda: optimizer.compile(program, trainset=env.tasks("train")), lam
     training, table, kit = printed.splitlines()
     assert training.startswith("a training needs ") and training.endswith(": pip install 'stl-programs[train]'")
     assert "trl" in training and "rich: pip install 'stl-programs[report]'" in table
-    assert kit == "the experiment kit needs matplotlib, numpy and rich: pip install 'stl-programs[report]'"
+    assert kit == "the experiment kit needs matplotlib and rich: pip install 'stl-programs[report]'"
     assert not (tmp_path / "run").exists()
 
 

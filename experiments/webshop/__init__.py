@@ -1,0 +1,1 @@
+"""WebShop: the paper's protocol on the benchmark or on the embedded shop."""
