@@ -8,6 +8,7 @@ from stl_programs.environments import (
     Environment,
     GameOf24,
     GymnasiumEnvironment,
+    HotpotQA,
     Judge,
     SessionEnvironment,
     WebShop,
@@ -35,12 +36,12 @@ from stl_programs.values import BaseValue, Oracle, PairwiseValue, PerDepth, Sibl
 from stl_programs.version import __version__ as __version__
 
 __all__ = [
-    "MCTS", "Action", "BasePolicy", "BaseValue", "BeamSearch", "BestFirstSearch", "Budget", "Environment", "GameOf24",
-    "GreedySearch", "GymnasiumEnvironment", "Judge", "LegalMoves", "LiteSearch", "Node", "Oracle", "PairwiseValue",
-    "PartialExpansionSearch", "PerDepth", "Policy", "Predictor", "Proposal", "SearchProgram", "SessionEnvironment",
-    "SiblingValue", "Situation", "State", "Status", "Task", "TaskResult", "Transition", "Tree", "Uniform", "Value",
-    "ValueEstimate", "VllmServer", "WebShop", "check_environment", "lm", "register_with_litellm", "run_sync",
-    "run_tasks", "show_progress"]
+    "MCTS", "Action", "BasePolicy", "BaseValue", "BeamSearch", "BestFirstSearch", "Budget", "Environment",
+    "GameOf24", "GreedySearch", "GymnasiumEnvironment", "HotpotQA", "Judge", "LegalMoves", "LiteSearch", "Node",
+    "Oracle", "PairwiseValue", "PartialExpansionSearch", "PerDepth", "Policy", "Predictor", "Proposal",
+    "SearchProgram", "SessionEnvironment", "SiblingValue", "Situation", "State", "Status", "Task", "TaskResult",
+    "Transition", "Tree", "Uniform", "Value", "ValueEstimate", "VllmServer", "WebShop", "check_environment", "lm",
+    "register_with_litellm", "run_sync", "run_tasks", "show_progress"]
 
 GROWN = environments.GROWN | policies.GROWN | values.GROWN | search.GROWN
 """What else these rooms hold, each with its module: a new method is exported by being there."""

@@ -21,7 +21,7 @@ ONLY_IN = {
     "peft": {"optimizers/trainers/sft.py", "optimizers/trainers/targets.py", "stl_programs/models/local/merging.py",
              "experiments/benchmarks/training.py"},
     "trl": {"optimizers/trainers/sft.py"},
-    "datasets": {"optimizers/trainers/sft.py"},
+    "datasets": {"optimizers/trainers/sft.py", "stl_programs/environments/hotpotqa/questions.py"},
     "mlflow": {"experiments/kit/tracking.py"},
     "matplotlib": {"experiments/kit/figure.py"},
     "litellm": {"stl_programs/models/served/litellm_module.py"},

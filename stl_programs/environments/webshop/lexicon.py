@@ -1,4 +1,4 @@
-"""Lists of words: of the search, of the reward, and of the light tagger."""
+"""Lists of words: of the reward, and of the light tagger."""
 
 from __future__ import annotations
 
@@ -7,11 +7,6 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-STOP_WORDS = frozenset(_words("""
-    a an and are as at be but by for if in into is it no not of on or such that the their then there these
-    they this to was will with
-    """))
-"""That Lucene's English analyzer leaves out."""
 COLOURS = _words("""
     alabaster apricot aqua ash asphalt azure banana beige black blue blush bordeaux bronze brown burgundy
     camel camo caramel champagne charcoal cheetah chestnut chocolate christmas coffee cognac copper coral

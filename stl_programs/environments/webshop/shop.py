@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
+from stl_programs.environments.retrieval.index import Index
 from stl_programs.environments.webshop import pages
 from stl_programs.environments.webshop.catalogue import Catalogue, Product
 from stl_programs.environments.webshop.goals import Goal
 from stl_programs.environments.webshop.pages import BACK, BUY, NEXT, PREVIOUS, SEARCH, SUBPAGES, Node, Page, View
-from stl_programs.environments.webshop.retrieval import Index
 from stl_programs.environments.webshop.reward import Reward, reward
 from stl_programs.environments.webshop.tagger import Tagger
 

@@ -21,10 +21,10 @@ from signatures.webshop import (
 )
 from stl_programs.construct import Count, checked
 from stl_programs.environments.base import Environment, Judge
+from stl_programs.environments.retrieval.index import Index
 from stl_programs.environments.webshop.catalogue import Catalogue
 from stl_programs.environments.webshop.goals import Goal, Kind, draw_goals, draw_prices, generator
 from stl_programs.environments.webshop.pages import BACK, BUY, NEXT, PREVIOUS, SUBPAGES, View
-from stl_programs.environments.webshop.retrieval import Index
 from stl_programs.environments.webshop.reward import Reward, reward
 from stl_programs.environments.webshop.shop import Session, Shop, parse_action
 from stl_programs.environments.webshop.tagger import Tagger, tagger
@@ -44,6 +44,7 @@ IN_MEMORY = 5000
 """Of at most so many products the index is built anew each time, and not kept on disk."""
 OPTION = "option"
 """The page, as judges know it, on which the last action selected an option."""
+OPTION_JUDGE = {OPTION: Judge(EstimateOption, LookaheadOption, OPTION_SCALE, offset=True)}
 
 
 class WebShop(Environment):
@@ -65,6 +66,9 @@ class WebShop(Environment):
         browse: the possible actions include going back, further pages of results and sub-pages. They can be taken in
             either case.
         attributes_page: products have a page of their attributes.
+        judge_options: a page on which an option was just selected is judged by its own signature, 1 to 4, of which -2
+            to 2 are added to what the product was worth (the paper does so where training data is made): the value then
+            needs `Value(..., judges=env.judges)`.
         tags: finds the nouns that the reward compares: "auto" (spaCy's where its model is installed, else "rules"),
             "rules", "spacy", or a Tagger.
         max_depth: actions of a trajectory at most.
@@ -86,20 +90,20 @@ class WebShop(Environment):
     value_signature = EstimatePage
     lookahead_signature = LookaheadPage
     cyclic = True
-    judges: Mapping[str, Judge] = {OPTION: Judge(EstimateOption, LookaheadOption, OPTION_SCALE, offset=True)}
-    settings = ("provenance", "view", "shown", "browse", "attributes_page")
+    settings = ("provenance", "view", "shown", "browse", "attributes_page", "judge_options")
 
     @checked
     def __init__(self, items: str | Path | None = None, attributes: str | Path | None = None,
                  human: str | Path | None = None, *, most: Count | None = None, goals: Kind = "human", seed: Any = 0,
                  view: View = "compact", shown: Count = 10, browse: bool = False, attributes_page: bool = False,
-                 tags: Any = "auto", max_depth: Count = 10, cache: str | Path | None = None):
+                 judge_options: bool = False, tags: Any = "auto", max_depth: Count = 10, cache: str | Path | None = None):
         files = [None if path is None else Path(path) for path in (items, attributes, human)]
         catalogue = Catalogue.load(files[0], files[1], files[2], most=most)
         rng = generator(seed)
         self.catalogue, self.tagger = catalogue, _tagger(tags)
         self.view, self.shown, self.browse, self.attributes_page = view, shown, browse, attributes_page
-        self.max_depth = max_depth
+        self.max_depth, self.judge_options = max_depth, judge_options
+        self.judges: Mapping[str, Judge] = OPTION_JUDGE if judge_options else {}
         prices = draw_prices(catalogue.products, rng)
         numbered = draw_goals(catalogue.products, prices, goals, rng)
         order = tuple(sorted(catalogue.by_asin))  # equally good products come in the order of their ids
@@ -207,7 +211,9 @@ class WebShop(Environment):
         return super().fields(situation)
 
     def page(self, situation: Situation) -> str | None:
-        """`OPTION` where the last action selected an option."""
+        """`OPTION` where the last action selected an option, and those have their own judge."""
+        if not self.judge_options:
+            return None
         before = situation.before and situation.before.state.data
         here: Session = situation.state.data
         selected = before is not None and before.kind == here.kind == "item" and before.options != here.options

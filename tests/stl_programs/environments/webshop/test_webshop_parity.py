@@ -8,7 +8,7 @@ import random
 import pytest
 
 from stl_programs import WebShop
-from stl_programs.environments.webshop.analyzer import analyze
+from stl_programs.environments.retrieval.analyzer import analyze
 from stl_programs.environments.webshop.goals import draw_goals, draw_prices, generator
 from stl_programs.environments.webshop.lexicon import COLOURS
 from stl_programs.environments.webshop.reward import reward

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from stl_programs import Action, WebShop, check_environment
 from stl_programs.environments import sealed_reward
-from stl_programs.environments.webshop.analyzer import analyze, stem, tokens
+from stl_programs.environments.retrieval.analyzer import analyze, stem, tokens
+from stl_programs.environments.retrieval.index import Index
 from stl_programs.environments.webshop.pages import NEXT, PREVIOUS, Node, compact, rich
-from stl_programs.environments.webshop.retrieval import Index
 from stl_programs.environments.webshop.reward import alike, normal_colour
 from stl_programs.environments.webshop.shop import parse_action
 from stl_programs.environments.webshop.tagger import RuleTagger
@@ -85,7 +85,9 @@ def test_branches_share_nothing(shop):
     assert f"click[{values[1]}]" not in [action.text for action in shop.legal_actions(again)]
 
 
-def test_a_selected_option_is_judged_by_its_own_judge(shop):
+def test_a_selected_option_is_judged_by_its_own_judge_where_that_is_wanted(shop):
+    assert not shop.judges
+    shop = WebShop(tags="rules", judge_options=True)
     task = next(task for task in shop.tasks("test") if target(shop, task)[0].options)
     product, _ = target(shop, task)
     situation = Situation(shop, task, shop.reset(task))

@@ -11,7 +11,11 @@ from typing import Any
 
 import regex
 
-from stl_programs.environments.webshop.lexicon import STOP_WORDS
+_STOP_WORDS = """
+    a an and are as at be but by for if in into is it no not of on or such that the their then there these
+    they this to was will with
+    """
+STOP_WORDS = frozenset(_STOP_WORDS.split())
 
 LONGEST = 255
 """Characters of a word; longer ones are cut into several, as the tokenizer's buffer does."""

@@ -1,4 +1,4 @@
-"""Okapi BM25 in the arithmetic of Lucene, so that products come in the same order: ties too.
+"""Okapi BM25 in the arithmetic of Lucene, so that documents come in the same order: ties too.
 
 Of the kept libraries none gives that order (bm25s weighs by true lengths and breaks ties by chance), so the index is
 numpy arrays of our own: for each term the documents that hold it and how often, and for each document its length as the
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from stl_programs.environments.webshop.analyzer import analyze
+from stl_programs.environments.retrieval.analyzer import analyze
 from stl_programs.errors import TaskError
 from stl_programs.outside import CONFIG_BYTES, Strict, one_line, parsed, read_json, write_atomically
 

@@ -1,0 +1,1 @@
+"""HotpotQA: the paper's protocol on the data set or on the embedded wiki."""
