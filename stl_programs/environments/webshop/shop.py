@@ -64,41 +64,7 @@ class Shop:
 
     def step(self, session: Session, action: str) -> Session:
         """The session after `search[...]` or `click[...]`; the same where that is not possible here."""
-        name, argument = parse_action(action)
-        argument = argument.lower()
-        if session.kind == "done":
-            return session
-        if name == "search" and argument:
-            return self._results(session, tuple(argument.split(" ")), 1)
-        if name == "click":
-            return self._click(session, argument)
-        return session
-
-    def _click(self, session: Session, argument: str) -> Session:
-        node = self.clickables_of(session).get(argument)
-        if node is None or argument == SEARCH.lower():
-            return session
-        if argument == BUY.lower():
-            return session._replace(kind="done")
-        if argument == BACK.lower():
-            return Session(session.goal)
-        if argument == NEXT.lower() and session.kind == "results":
-            return self._results(session, session.keywords, session.number + 1)
-        if argument == PREVIOUS.lower() and session.kind == "results":
-            return self._results(session, session.keywords, session.number - 1)
-        if argument == PREVIOUS.lower() and session.kind == "item":
-            return self._results(session, session.keywords, session.number)
-        if sub := next((sub for sub in SUBPAGES if sub.lower() == argument), None):
-            return session._replace(kind="sub", sub=sub)
-        if node.kind == "product":
-            return session._replace(kind="item", asin=node.text, visited=session.visited | {node.text})
-        if node.kind == "value":
-            return session._replace(options=tuple({**dict(session.options), node.option: argument}.items()))
-        return session._replace(kind="item", sub="")  # back from a sub-page
-
-    @staticmethod
-    def _results(session: Session, keywords: tuple[str, ...], number: int) -> Session:
-        return session._replace(kind="results", keywords=keywords, number=number, asin="", options=(), sub="")
+        return follow(session, self.page(session), action)
 
     # What is seen
 
@@ -156,6 +122,40 @@ class Shop:
         """Of buying what the session looks at, with the chosen options."""
         return reward(self.catalogue.by_asin[session.asin], dict(session.options), self.prices[session.asin],
                       self.goals[session.goal], self.tagger)
+
+
+def follow(session: Session, page: Page, action: str) -> Session:
+    """The session after an action on the page that it shows; the same where the page does not have it."""
+    name, argument = parse_action(action)
+    argument = argument.lower()
+    if session.kind == "done":
+        return session
+    if name == "search" and argument:
+        return _results(session, tuple(argument.split(" ")), 1)
+    node = pages.clickables(page).get(argument) if name == "click" else None
+    if node is None or argument == SEARCH.lower():
+        return session
+    if argument == BUY.lower():
+        return session._replace(kind="done")
+    if argument == BACK.lower():
+        return Session(session.goal)
+    if argument == NEXT.lower() and session.kind == "results":
+        return _results(session, session.keywords, session.number + 1)
+    if argument == PREVIOUS.lower() and session.kind == "results":
+        return _results(session, session.keywords, session.number - 1)
+    if argument == PREVIOUS.lower() and session.kind == "item":
+        return _results(session, session.keywords, session.number)
+    if sub := next((sub for sub in SUBPAGES if sub.lower() == argument), None):
+        return session._replace(kind="sub", sub=sub)
+    if node.kind == "product":
+        return session._replace(kind="item", asin=node.text, visited=session.visited | {node.text})
+    if node.kind == "value":
+        return session._replace(options=tuple({**dict(session.options), node.option: argument}.items()))
+    return session._replace(kind="item", sub="")  # back from a sub-page
+
+
+def _results(session: Session, keywords: tuple[str, ...], number: int) -> Session:
+    return session._replace(kind="results", keywords=keywords, number=number, asin="", options=(), sub="")
 
 
 def parse_action(text: str) -> tuple[str, str]:

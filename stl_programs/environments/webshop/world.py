@@ -96,7 +96,8 @@ class WebShop(Environment):
     def __init__(self, items: str | Path | None = None, attributes: str | Path | None = None,
                  human: str | Path | None = None, *, most: Count | None = None, goals: Kind = "human", seed: Any = 0,
                  view: View = "compact", shown: Count = 10, browse: bool = False, attributes_page: bool = False,
-                 judge_options: bool = False, tags: Any = "auto", max_depth: Count = 10, cache: str | Path | None = None):
+                 judge_options: bool = False, tags: Any = "auto", max_depth: Count = 10,
+                 cache: str | Path | None = None):
         files = [None if path is None else Path(path) for path in (items, attributes, human)]
         catalogue = Catalogue.load(files[0], files[1], files[2], most=most)
         rng = generator(seed)
@@ -181,11 +182,7 @@ class WebShop(Environment):
 
     def action(self, state: State, text: str) -> Action:
         """The action as the page names it; buying cannot be undone."""
-        name, argument = parse_action(text.strip())
-        if name not in ("click", "search") or not argument:
-            raise TaskError(f"{shown(text)} is neither search[keywords] nor click[what is on the page]")
-        text = f"{name}[{argument.lower() if name == 'click' else argument}]"
-        return Action(text, irreversible=name == "click" and argument.lower() == BUY.lower())
+        return named(text)
 
     def legal_actions(self, state: State) -> list[Action]:
         """What the page offers; on the first page two searches, for the instruction and for its first words."""
@@ -193,8 +190,7 @@ class WebShop(Environment):
         if state.terminal:
             return []
         if session.kind == "index":
-            wanted = self.goals[session.goal].text.partition(", and price lower than")[0]
-            return [Action(f"search[{query}]") for query in dict.fromkeys((wanted, " ".join(wanted.split()[:8])))]
+            return searches(self.goals[session.goal].text)
         found, chosen = [], dict(session.options)
         for text, node in self.shop.clickables_of(session).items():
             if (self.browse or text not in NAVIGATION) and chosen.get(node.option) != text:
@@ -255,6 +251,21 @@ class Purchase(BaseModel):
 
     asin: str
     options: dict[str, str]
+
+
+def named(text: str) -> Action:
+    """The action that a policy's text names; buying cannot be undone. Raises TaskError for what is none."""
+    name, argument = parse_action(text.strip())
+    if name not in ("click", "search") or not argument:
+        raise TaskError(f"{shown(text)} is neither search[keywords] nor click[what is on the page]")
+    text = f"{name}[{argument.lower() if name == 'click' else argument}]"
+    return Action(text, irreversible=name == "click" and argument.lower() == BUY.lower())
+
+
+def searches(instruction: str) -> list[Action]:
+    """Two searches that need no model: for the instruction without its price, and for its first words."""
+    wanted = instruction.partition(", and price lower than")[0]
+    return [Action(f"search[{query}]") for query in dict.fromkeys((wanted, " ".join(wanted.split()[:8])))]
 
 
 def _tagger(tags: Any) -> Tagger:
