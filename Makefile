@@ -6,7 +6,7 @@ export OMP_NUM_THREADS ?= 1
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: setup demo study test test-slow test-vllm check docs docs-serve bench bench-models bench-faults ui model clean
+.PHONY: setup demo demo-webshop study test test-slow test-vllm check docs docs-serve bench bench-models bench-faults ui model clean
 
 setup: .venv/.installed
 
@@ -16,6 +16,10 @@ setup: .venv/.installed
 	$(BIN)/pip install -q --disable-pip-version-check -r requirements.lock
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
+
+# The same loop on WebShop, with a named fake that judges; about two minutes.
+demo-webshop: setup
+	$(BIN)/python -m experiments.webshop --tasks 20 --epochs 2 --run-dir runs/webshop-demo
 
 demo: setup
 	$(BIN)/python -m experiments.game24

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.kit.fakes import random_llama
 from stl_programs import BaseValue, GameOf24
 from stl_programs.environments.game24.world import solvable
 from stl_programs.records import Sample, ValueEstimate
@@ -67,22 +68,4 @@ class ExactValue(ScriptedValue):
 @pytest.fixture(scope="session")
 def tiny_chat_model(tmp_path_factory) -> Path:
     """A random Llama of bytes with a chat template, in standard Hugging Face format."""
-    import transformers
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
-    folder = tmp_path_factory.mktemp("tiny")
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = {token: i for i, token in enumerate(["<pad>", "<eos>", *alphabet])}
-    backend = Tokenizer(models.BPE(vocab=words, merges=[]))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    transformers.PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token="<pad>", eos_token="<eos>",
-        chat_template="{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\\n' }}{% if m['role'] == "
-                      "'assistant' %}<eos>{% endif %}{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}",
-    ).save_pretrained(folder)
-    transformers.LlamaForCausalLM(transformers.LlamaConfig(
-        vocab_size=len(words), hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=1,
-        num_key_value_heads=1, head_dim=32, max_position_embeddings=2048, pad_token_id=0, eos_token_id=1,
-        bos_token_id=None)).save_pretrained(folder)
-    return folder
+    return random_llama(tmp_path_factory.mktemp("tiny"))

@@ -24,8 +24,8 @@ class Cell:
     """One row of a table on one split in one setting: every seed, every task.
 
     `outcomes[seed][task]` is a JSON-ready dict: task, score (in [0, 1]), solved (the environment says so), answer,
-    error, states_expanded, states_judged, seconds and usage (per module, zeros left out). The scored trial is always
-    the first and only one, with the answer that the program itself chose.
+    error, own_value (of the chosen state, where trees are kept), states_expanded, states_judged, seconds and usage (per
+    module, zeros left out). A seed is a trial, with the answer that the program itself chose.
     """
 
     row: str
@@ -130,11 +130,20 @@ def asked(module: Any) -> str | None:
 async def _outcome(environment: Environment, task: Task, result: TaskResult) -> dict[str, Any]:
     score = 0.0 if result.answer is None else await _score(environment, task, result.answer)
     return {"task": task.id, "score": score, "solved": result.answer is not None and environment.solved(score),
-            "answer": result.answer, "error": result.error,
+            "answer": result.answer, "error": result.error, "own_value": _own_value(result),
             "states_expanded": result.states_expanded, "states_judged": result.states_judged,
             "seconds": round(result.seconds, 3),
             "usage": {role: {name: round(count, 4) if name == "seconds" else count
                              for name, count in usage.items() if count != 0} for role, usage in result.usage.items()}}
+
+
+def _own_value(result: TaskResult) -> float | None:
+    """What the search's value said of the state that it chose; None where trees are not kept, or it said nothing."""
+    chosen = result.tree and result.tree.get("chosen")
+    if result.tree is None or chosen is None:
+        return None
+    value = result.tree["nodes"][chosen]["value"]
+    return None if value is None else value["score"]
 
 
 async def _score(environment: Environment, task: Task, answer: str) -> float:

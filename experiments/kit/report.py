@@ -29,7 +29,7 @@ Measure = Literal["success_rate", "score"]
 def summarize(cells: Sequence[Cell], *, title: str, information: str, measure: Measure = "success_rate",
               baselines: Sequence[str] = (), chosen: str | None = None, chosen_on: str | None = None,
               settings: dict[str, Any] | None = None, notes: str = "", bills: Sequence[Bill] = (),
-              seconds: float = 0.0, more: dict[str, Any] | None = None) -> dict[str, Any]:
+              seconds: float = 0.0, trial: str = TRIAL, more: dict[str, Any] | None = None) -> dict[str, Any]:
     """Everything that a table shows, with every outcome of every task and seed behind it. JSON-ready.
 
     Args:
@@ -40,6 +40,7 @@ def summarize(cells: Sequence[Cell], *, title: str, information: str, measure: M
         baselines: names of rows that every other one of the same split and setting is compared with.
         chosen: the row that was chosen, where the study chose one; chosen_on: by which split.
         bills: what the run cost. seconds: its wall time.
+        trial: which trial of a task is scored, where there are several.
         more: further keys, of the study's own.
 
     Example:
@@ -51,7 +52,7 @@ def summarize(cells: Sequence[Cell], *, title: str, information: str, measure: M
         "schema": SCHEMA, "date": time.strftime("%Y-%m-%d"), "seconds": round(seconds, 1),
         "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
         "title": title, "notes": notes, "information": information, "settings": settings or {}, "measure": measure,
-        "baselines": list(baselines), "chosen": chosen, "chosen_on": chosen_on, "trial": TRIAL, "intervals": INTERVALS,
+        "baselines": list(baselines), "chosen": chosen, "chosen_on": chosen_on, "trial": trial, "intervals": INTERVALS,
         **(more or {}), "costs": [bill.to_dict() for bill in bills],
         "rows": [row_summary(cell, cells, baselines) for cell in cells]}
 
@@ -67,7 +68,7 @@ def row_summary(cell: Cell, cells: Sequence[Cell], baselines: Sequence[str]) -> 
         "failures": cell.failures,
         **_intervals(cell), "minus": {name: _differences(cell, other) for name, other in others.items()},
         "per_task": {name: round(cell.total(name) / n, 3)
-                     for name in ("states_expanded", "states_judged", "calls", "samples", "prompt_tokens",
+                     for name in ("states_expanded", "states_judged", "steps", "calls", "samples", "prompt_tokens",
                                   "completion_tokens")},
         "model_seconds": round(cell.model_seconds, 2), "dollars": cell.dollars,
         "missing": {name: cell.total(name) for name in ("parse_failures", "out_of_range")},

@@ -25,7 +25,7 @@ def head(summary: dict[str, Any]) -> tuple[str, ...]:
     """The columns of `lines`."""
     differences = [f"minus {name}" for name in summary["baselines"]]
     return ("row", "split", *_labels(summary), *WORDS.values(), *differences, "failed", "missing", "states expanded",
-            "model calls", "tokens", "seconds", "dollars")
+            "states judged", "model calls", "prompt + completion tokens", "seconds", "dollars")
 
 
 def lines(summary: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -46,8 +46,8 @@ def _line(row: dict[str, Any], summary: dict[str, Any]) -> tuple[str, ...]:
         *(_mean(row[measure]) for measure in WORDS),
         *(_difference(row, name, summary["measure"]) for name in summary["baselines"]), str(row["failures"]),
         f"{missing['parse_failures']:.0f} unparsed, {missing['out_of_range']:.0f} out of range" if calls_model else "",
-        f"{per['states_expanded']:.1f}", f"{per['calls']:.1f}",
-        f"{per['prompt_tokens'] + per['completion_tokens']:.0f}", f"{row['model_seconds']:.1f}",
+        f"{per['states_expanded']:.1f}", f"{per['states_judged']:.1f}", f"{per['calls']:.1f}",
+        f"{per['prompt_tokens']:.0f} + {per['completion_tokens']:.0f}", f"{row['model_seconds']:.1f}",
         dollars if calls_model else "")
 
 
@@ -71,8 +71,8 @@ def caption(summary: dict[str, Any]) -> str:
     rollouts = f"Rollouts: {rolled}. " if rolled else ""
     return (
         f"Means over n = {first['n']} tasks and {len(first['seeds'])} evaluation seed(s), with 95 % intervals; a "
-        f"failed task counts 0. Differences are of the {WORDS[summary['measure']]}. The answer scored is the program's "
-        f"own, first trial. Training: {summary['information']}. {rollouts}{chosen}Policy: {first['policy']}, unless a "
+        f"failed task counts 0. Differences are of the {WORDS[summary['measure']]}. Trial: {summary['trial']}. "
+        f"Training: {summary['information']}. {rollouts}{chosen}Policy: {first['policy']}, unless a "
         f"row says otherwise. {notes}States, calls and tokens are per task; seconds are model seconds per evaluation; "
         f"missing counts are per evaluation. {summary['date']}.")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from copy import copy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -115,6 +116,12 @@ class WebShop(Environment):
         self.provenance = (f"catalogue {catalogue.name}; {len(numbered)} {goals} goals, prices by {said}; "
                            f"tagger {self.tagger.name}")
         """What a score depends on: catalogue, goals, prices and tagger."""
+
+    def with_judged_options(self) -> WebShop:
+        """The same shop, in which selected options have their own judge (see `judge_options`); it shares all else."""
+        shop = copy(self)
+        shop.judge_options, shop.judges = True, OPTION_JUDGE
+        return shop
 
     @property
     def goals(self) -> list[Goal]:

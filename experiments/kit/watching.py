@@ -1,0 +1,55 @@
+"""What a compile did, as it goes: programs, costs and progress of every iteration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from experiments.kit.progress import Bars
+from experiments.kit.tracking import iteration_bills
+from stl_programs import SearchProgram, Value
+from stl_programs.costs import Bill
+
+
+class Iterations:
+    """A compile's callback: keeps every iteration's program and costs, shows progress, passes all on to a tracker."""
+
+    def __init__(self, bars: Bars, tracker: Any = None):
+        self.bars, self.tracker = bars, tracker
+        self.programs: list[SearchProgram] = []
+        self.bills: list[Bill] = []
+        self.rollouts: list[dict[str, Any]] = []
+        """How many there were, and how many of them failed, by iteration."""
+
+    @property
+    def values(self) -> list[Value]:
+        """V(1) ... V(n)."""
+        return [program.value for program in self.programs]
+
+    def on_start(self, optimizer: Any, program: Any) -> None:
+        if self.tracker:
+            self.tracker.on_start(optimizer, program)
+
+    def on_progress(self, k: int, stage: str, done: int, total: int, detail: str = "") -> None:
+        self.bars.show(f"V{k} {stage}", done, total, detail)
+
+    def on_iteration(self, iteration: Any, program: SearchProgram) -> None:
+        self.programs.append(program)
+        self.bills += iteration_bills(iteration)
+        failed = sum(result.error is not None for result in iteration.rollouts)
+        self.rollouts.append({"row": f"V{iteration.k}", "n": len(iteration.rollouts), "failed": failed})
+        self.bars.say(f"V{iteration.k}: {failed} of {len(iteration.rollouts)} rollouts failed")
+        for tuned in iteration.tuned:
+            manifest, where = tuned.dataset.manifest, "" if tuned.depth is None else f", depth {tuned.depth}"
+            self.bars.say(f"V{iteration.k}{where}: {manifest['rows']} rows of {manifest['examples']} examples, labels "
+                          f"{_brief(manifest['labels'])}, training {tuned.provenance['train_seconds']:g} s")
+        if self.tracker:
+            self.tracker.on_iteration(iteration, program)
+
+    def on_end(self, program: Any) -> None:
+        if self.tracker:
+            self.tracker.on_end(program)
+
+
+def _brief(labels: dict[str, int]) -> str:
+    """All of few labels, the number of many."""
+    return str(labels) if len(labels) <= 6 else f"{len(labels)} different"
