@@ -27,6 +27,7 @@ ONLY_IN = {
     "litellm": {"stl_programs/models/served/litellm_module.py"},
     "aiohttp": {"stl_programs/models/served/direct.py", "stl_programs/models/served/http.py",
                 "stl_programs/models/served/sessions.py",
+                "stl_programs/environments/openenv.py",
                 "stl_programs/environments/webshop/server.py", "stl_programs/environments/webshop/__main__.py",
                 "stl_programs/testing/simulator.py", "stl_programs/testing/service.py"},
 }

@@ -45,6 +45,7 @@ class JudgedHotpotQA(HotpotQA):
         vars(self).update(vars(world))
         self.judge = Predictor(JudgeAnswer, judge, role="judge", temperature=0.0, max_tokens=512)
         self.judge_name = self.judge.model.name
+        self.judge.model.check(self.judge.sampling[1])
         self.provenance = f"{world.provenance}; judge {self.judge_name}"
         self.journal, self._rows = journal, dict[tuple[str, str, str], _Row]()
         self._asked: dict[tuple[str, str, str], asyncio.Task[_Row]] = {}
@@ -56,14 +57,18 @@ class JudgedHotpotQA(HotpotQA):
 
     async def ascore(self, task: Task, answer: str) -> float:
         """1 for an exact match, else 1 where the judge says yes. Raises ModelError where it cannot be reached."""
-        exact = await super().ascore(task, answer)
+        self.check_sealed(task)
+        exact = super()._score(task, answer)
         if exact or not answer:
             return exact
         key = (self.judge_name, task.id, answer)
         if key not in self._rows:
             if key not in self._asked:
                 self._asked[key] = asyncio.create_task(self._ask(task, answer))
-            self._rows[key] = await self._asked[key]
+            try:
+                self._rows[key] = await self._asked[key]
+            finally:
+                self._asked.pop(key, None)
         return float(self._rows[key].said is True)
 
     async def _ask(self, task: Task, answer: str) -> _Row:
@@ -75,7 +80,7 @@ class JudgedHotpotQA(HotpotQA):
             if not current.usage or not any(usage.parse_failures for usage in current.usage.values()):
                 raise
             said = None
-        usage = {model: {name: amount for name, amount in vars(used).items() if amount} for (_, model), used
+        usage = {model: {name: amount for name, amount in used.to_dict().items() if amount} for (_, model), used
                  in current.usage_by_model.items()}
         row = _Row(judge=self.judge_name, task=task.id, answer=answer, said=said, usage=usage)
         self.journal.parent.mkdir(parents=True, exist_ok=True)

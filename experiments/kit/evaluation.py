@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,8 +113,12 @@ def evaluate(program: SearchProgram, tasks: Sequence[Task], *, row: str, split: 
         results = await run_tasks(
             program, tasks, seed=seeds, concurrency=concurrency, in_flight=in_flight, keep_trees=keep_trees,
             progress=on_status, journal=journal_of(folder, row, split, setting))
-        trials = zip([task for _ in seeds for task in tasks], results, strict=True)
-        return [await _outcome(program.environment, task, result) for task, result in trials]
+        trials = list(zip([task for _ in seeds for task in tasks], results, strict=True))
+        outcomes: list[dict[str, Any]] = []
+        for start in range(0, len(trials), in_flight):  # a score may be asked of a server
+            outcomes += await asyncio.gather(*(_outcome(program.environment, task, result)
+                                               for task, result in trials[start:start + in_flight]))
+        return outcomes
 
     found = run_sync(work())
     policy, value = program.policy, program.value

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from stl_programs.models.served.transports import open_remote
 from stl_programs.testing import Simulator
@@ -17,10 +18,16 @@ FAKE = "fake"
 @contextmanager
 def fake_model(script: Callable[..., Any], name: str, weights: Path) -> Iterator[Any]:
     """A model that a simulated server answers for by `script`, with random weights in `weights` that a LoRA is trained
-    on: its answers do not depend on them."""
-    if not (weights / "config.json").is_file():
+    on: its answers do not depend on them.
+
+    A server that is begun again has the port of the first, kept in `weights`, as a journal belongs to an address.
+    Raises OSError where another process has it now.
+    """
+    kept = weights / "port"
+    if not kept.is_file():
         random_llama(weights)
-    with Simulator(script, [name]) as server:
+    with Simulator(script, [name], port=int(kept.read_text()) if kept.is_file() else 0) as server:
+        kept.write_text(str(urlsplit(server.url).port))
         yield open_remote(f"hosted_vllm/{name}", api_base=server.url)
 
 

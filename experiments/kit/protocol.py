@@ -83,7 +83,7 @@ class World(ABC):
 
     @abstractmethod
     def value(self, settings: Settings, lm: Any) -> Value:
-        """The base value, V(0)."""
+        """The base value."""
 
     def notes(self) -> str:
         """What a score depends on, as sentences."""
@@ -108,26 +108,29 @@ def run(world: World, settings: Settings, run_dir: Path, *, seed: int = 0, limit
         value = world.value(settings, lm)
         student = MCTS(world.training, world.policy(settings, world.training), value,
                        simulations=settings.simulations, rollout=True)
+        student.check()
+        if settings.iterations:
+            optimizer(settings, run_dir, seed, weights, None).check(student, world.training.tasks("train"))
         tracker = MlflowCallback(store=mlflow_store, experiment=world.name, run_name=run_dir.name) \
             if mlflow_store and settings.iterations else None
         bars = stack.enter_context(Bars())
-        made = Iterations(bars, tracker)
+        made = Iterations(bars, tracker, lambda k: "tuned" if settings.iterations == 1 else f"tuned {k}")
         if run_dir.exists() and any(run_dir.rglob("*.jsonl")):
             bars.say(f"{run_dir} exists: going on after the last finished rollout, training or task")
-        values = [("V0", value)]
+        values = [("base", value)]
         if settings.iterations:
             optimizer(settings, run_dir, seed, weights, made).compile(student, trainset=world.training.tasks("train"))
-            values += [(f"V{k}", program.value) for k, program in enumerate(made.programs, 1)]
+            values += [(made.name(k), program.value) for k, program in enumerate(made.programs, 1)]
         cells, bills = list[Cell](), list(made.bills)
-        for row, judge in values:
+        for k, (row, judge) in enumerate(values):
             found, results = _evaluated(world, settings, row, judge, run_dir, bars, limit)
             cells += found
-            bills += bills_of(results, phase="evaluation", iteration=int(row[1:]))
+            bills += bills_of(results, phase="evaluation", iteration=k)
             if pages:
                 _write_pages(results, run_dir / "pages", row)
         bills += world.bills()
         summary = report.summarize(
-            cells, title=world.title, information="reward-free", measure="score", baselines=["V0"],
+            cells, title=world.title, information="reward-free", measure="score", baselines=["base"],
             settings=_described(settings), trial=SCORED.format(n=settings.trials) if settings.trials > 1 else "first",
             notes=_notes(world, settings, seed), bills=bills, more={"rollouts": made.rollouts},
             seconds=time.perf_counter() - started)
@@ -182,10 +185,10 @@ def _described(settings: Settings) -> dict[str, Any]:
 
 
 def _notes(world: World, settings: Settings, seed: int) -> str:
-    fake = (f"The judge is a named fake, {world.fake[0]!r}: it counts words and does not learn, so V1 differs from V0 "
-            "by chance alone; give --value and --weights for a model. ") if settings.value == FAKE else ""
+    fake = (f"The judge is a named fake, {world.fake[0]!r}: it counts words and does not learn, so the tuned value "
+            "differs from the base by chance alone; give --value and --weights for a model. ")
     legal = "The policy is every legal action: it calls no model. " if settings.policy == "legal" else ""
-    return f"{fake}{legal}{world.notes()} STL seed {seed}."
+    return f"{fake if settings.value == FAKE else ''}{legal}{world.notes()} STL seed {seed}."
 
 
 def parse(world: World, module: str, argv: Sequence[str] | None) -> tuple[Settings, argparse.Namespace]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from experiments.kit.progress import Bars
@@ -13,8 +14,8 @@ from stl_programs.costs import Bill
 class Iterations:
     """A compile's callback: keeps every iteration's program and costs, shows progress, passes all on to a tracker."""
 
-    def __init__(self, bars: Bars, tracker: Any = None):
-        self.bars, self.tracker = bars, tracker
+    def __init__(self, bars: Bars, tracker: Any = None, name: Callable[[int], str] = "V{}".format):
+        self.bars, self.tracker, self.name = bars, tracker, name
         self.programs: list[SearchProgram] = []
         self.bills: list[Bill] = []
         self.rollouts: list[dict[str, Any]] = []
@@ -22,7 +23,7 @@ class Iterations:
 
     @property
     def values(self) -> list[Value]:
-        """V(1) ... V(n)."""
+        """Of every iteration."""
         return [program.value for program in self.programs]
 
     def on_start(self, optimizer: Any, program: Any) -> None:
@@ -30,17 +31,18 @@ class Iterations:
             self.tracker.on_start(optimizer, program)
 
     def on_progress(self, k: int, stage: str, done: int, total: int, detail: str = "") -> None:
-        self.bars.show(f"V{k} {stage}", done, total, detail)
+        self.bars.show(f"{self.name(k)} {stage}", done, total, detail)
 
     def on_iteration(self, iteration: Any, program: SearchProgram) -> None:
         self.programs.append(program)
         self.bills += iteration_bills(iteration)
+        name = self.name(iteration.k)
         failed = sum(result.error is not None for result in iteration.rollouts)
-        self.rollouts.append({"row": f"V{iteration.k}", "n": len(iteration.rollouts), "failed": failed})
-        self.bars.say(f"V{iteration.k}: {failed} of {len(iteration.rollouts)} rollouts failed")
+        self.rollouts.append({"row": name, "n": len(iteration.rollouts), "failed": failed})
+        self.bars.say(f"{name}: {failed} of {len(iteration.rollouts)} rollouts failed")
         for tuned in iteration.tuned:
             manifest, where = tuned.dataset.manifest, "" if tuned.depth is None else f", depth {tuned.depth}"
-            self.bars.say(f"V{iteration.k}{where}: {manifest['rows']} rows of {manifest['examples']} examples, labels "
+            self.bars.say(f"{name}{where}: {manifest['rows']} rows of {manifest['examples']} examples, labels "
                           f"{_brief(manifest['labels'])}, training {tuned.provenance['train_seconds']:g} s")
         if self.tracker:
             self.tracker.on_iteration(iteration, program)

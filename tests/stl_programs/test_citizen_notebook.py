@@ -288,6 +288,7 @@ SCRIPT = """
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_script_stops_the_search():
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(SCRIPT)], capture_output=True, text=True, timeout=120,
                           cwd=Path(__file__).parents[2])

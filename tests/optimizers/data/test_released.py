@@ -16,6 +16,7 @@ from optimizers.data.released import ReleasedRow, read_released, released_rows, 
 from optimizers.trainers.sft import train_adapter
 from stl_programs import BeamSearch, HotpotQA, LegalMoves, Value, WebShop, run_tasks
 from stl_programs.errors import StlError
+from stl_programs.secrets import cleaned
 from stl_programs.testing import ScriptedModel, answering
 from stl_programs.tree import Tree
 
@@ -45,7 +46,8 @@ def test_what_was_read_is_written_and_read_again(data, tmp_path):
         found = read_released(released(data, world, depth))
         write_released(tmp_path / "rows.json", found.rows)
         again = read_released(tmp_path / "rows.json")
-        assert again.rows == found.rows and not again.defects
+        assert [row.pair() for row in again.rows] == [cleaned(row.pair()) for row in found.rows]  # keys are masked
+        assert not again.defects
 
 
 @pytest.mark.parametrize("change, why", [

@@ -22,6 +22,7 @@ from tests.optimizers.trainers.test_sft import dataset, row
 from tests.stl_programs.models.local.directories import CHATML, END, TEXT_END, make
 from tests.stl_programs.models.local.test_directories import QWEN3, change, damaged
 
+pytestmark = pytest.mark.slow
 ALL = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
 GPT2 = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512}
 KINDS = {

@@ -317,6 +317,7 @@ def test_a_score_that_could_be_another_is_missing(said):
 # Asked otherwise
 
 
+@pytest.mark.slow
 def test_draws_are_asked_for_one_by_one_where_n_is_refused():
     def chat(body, _):
         if body["n"] > 1:
@@ -330,6 +331,7 @@ def test_draws_are_asked_for_one_by_one_where_n_is_refused():
     assert result.error is None and bill["samples"] == bill["calls"] == len(posts) - refused
 
 
+@pytest.mark.slow
 def test_fields_are_renamed_or_left_out_never_both():
     def azure(body, _):
         if "max_tokens" in body:

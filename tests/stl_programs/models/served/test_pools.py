@@ -241,6 +241,7 @@ class FewMoves(LegalMoves):
         return (await super().aforward(*arguments, **options))[:4]
 
 
+@pytest.mark.slow
 def test_killing_one_of_two_servers_costs_no_task(hasty):
     env, port = GameOf24(), free_port()
     tasks = [env.task("4 5 6 10"), *(env.task(f"{n} {n} {rest}") for n in range(1, 14)

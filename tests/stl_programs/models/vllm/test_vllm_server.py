@@ -143,6 +143,7 @@ def test_an_exception_in_the_block_ends_it_too(files, tmp_path):
     assert gone(pid) and gone(child)
 
 
+@pytest.mark.slow
 def test_nothing_survives_a_kill_of_this_process(files, tmp_path):
     code = (f"import sys; sys.path.insert(0, {str(Path(__file__).parents[4])!r})\n"
             "from stl_programs.models.vllm import VllmServer\n"
