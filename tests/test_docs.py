@@ -27,7 +27,10 @@ SHOWS = {
                          "CyclicLadder: nothing to mend\nLadder: the key",
                          r"a row says: cold -> cord \| 3 letters", "cannot be tuned from here; pass weights=DIRECTORY"],
     "your-own-method.md": ["depth first: .*4", "attempts: 8", "widening: .*4", "near: .*4", r"two judges: .* \d+ calls",
-                           "tuned: embedded/game24@value-v1-", "executor: 3 answers", "loaded: NearTwentyFour 4 2 3"]}
+                           "tuned: embedded/game24@value-v1-", "executor: 3 answers", "loaded: NearTwentyFour 4 2 3"],
+    "webshop.md": [r"organic cotton oxford shirt", r"click\[buy now\]'\]", r"score [01]\.", "catalogue embedded, 400"],
+    "hotpotqa.md": ["Velvet Anchor is a synth pop band", r"Similar: \['Velvet Anchor", r"exact match 1\.0 F1 1\.0",
+                    "possible_next_actions", "embedded wiki, 253 questions"]}
 """Pages whose python blocks are run, and what they print: every page of docs/ that has such blocks."""
 SLOW = {"tutorial.md", "your-own-method.md", "search.md", "models.md", "finetune.md"}
 """Those of ten seconds and more."""
