@@ -6,7 +6,7 @@ export OMP_NUM_THREADS ?= 1
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: setup demo demo-webshop study test test-slow test-vllm check docs docs-serve bench bench-models bench-faults ui model small-model clean
+.PHONY: setup demo demo-webshop study test test-slow test-vllm check docs docs-serve bench bench-models bench-faults bench-environments ui model small-model clean
 
 setup: .venv/.installed
 
@@ -84,6 +84,11 @@ bench-models: setup .venv-vllm/.installed
 # Every figure of faults: damaged replies, journals and files, budgets, kills, a soak; about 40 minutes.
 bench-faults: setup
 	$(BIN)/python -m experiments.benchmarks.faults --json runs/benchmarks-faults.json --markdown runs/benchmarks-faults.md
+
+# Every figure of WebShop and HotpotQA: speed, growth, random play, the tagger; about ten minutes and 8 GiB.
+bench-environments: setup
+	$(BIN)/python -m experiments.benchmarks.environments --json runs/benchmarks-environments.json \
+		--markdown runs/benchmarks-environments.md
 
 # Compare runs in a browser: http://127.0.0.1:5000
 ui: setup

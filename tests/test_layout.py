@@ -29,7 +29,8 @@ ONLY_IN = {
                 "stl_programs/models/served/sessions.py",
                 "stl_programs/environments/openenv.py",
                 "stl_programs/environments/webshop/server.py", "stl_programs/environments/webshop/__main__.py",
-                "stl_programs/testing/simulator.py", "stl_programs/testing/service.py"},
+                "stl_programs/testing/simulator.py", "stl_programs/testing/service.py",
+                "experiments/benchmarks/environments.py"},
 }
 LOCAL = ("torch", "transformers", "safetensors")
 """Below the optimizers, only models of this process need these."""
