@@ -12,6 +12,7 @@ import argparse
 import hashlib
 import json
 import random
+import string
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -32,6 +33,7 @@ _ASKING = ("i need {what}", "i am looking for {what}", "i'm looking for {what}",
            "could you find me {what}", "show me {what}", "i would like to buy {what}", "please get me {what}",
            "i want to order {what}", "looking for {what}", "get me {what}", "we need {what} for our home",
            "can you help me find {what}")
+_SIGNS = [sign for sign in string.digits + string.ascii_uppercase if sign not in "IO"]
 WITHOUT_PRICE, WITH_RANGE, WITH_SYNTHETIC, ASKED_FOR = 0.04, 0.12, 0.6, 0.7
 
 
@@ -91,7 +93,7 @@ def _item(kind: Sold, family: Family, rng: random.Random) -> dict[str, Any]:
     options = {option: sorted(rng.sample(values, rng.randint(min(3, len(values)), len(values))), key=values.index)
                for option, values in kind.options.items() if rng.random() < 0.85}
     bullets = [rng.choice(_BULLETS).format(a=attribute) for attribute in attributes]
-    asin = "Z" + "".join(rng.choice("0123456789ABCDEFGHJKLMNPQRSTUVWXYZ") for _ in range(9))
+    asin = "Z" + "".join(rng.choice(_SIGNS) for _ in range(9))
     return {
         "name": name, "full_description": " ".join(one.format(**words) for one in rng.sample(_SAYINGS, 3)),
         "pricing": _pricing(kind, rng), "images": [], "product_category": kind.path, "average_rating": "",

@@ -146,7 +146,7 @@ def test_a_bad_answer_is_one_line(server, mood, kind, said):
 def test_nobody_there_and_no_address_are_one_line(server):
     with pytest.raises(TransientError, match="is it running"):
         ask(LiveWiki("http://127.0.0.1:9/api.php", interval=0.0).apage("x"))
-    for url in ("wiki", "ftp://x/", "http://user:word@host/"):
+    for url in ("wiki", "ftp://x/", "http://user:hunter2@host/"):
         with pytest.raises(SettingError, match="no address"):
             LiveWiki(url)
 
